@@ -1,0 +1,265 @@
+//! What a failed attempt means: the verdict, whether the request was sent, and when to come back.
+//!
+//! One rule stands over all: *permanent only from an OAuth verdict*. A gateway's error page, a broken connection, an
+//! answer that is no answer: each may pass, so each is retried, and the ceiling bounds how long.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use crate::BoxError;
+
+/// Why an attempt to obtain a token failed, and what that means for the next one.
+///
+/// A [`TokenSource`](crate::TokenSource) that knows better than "it failed, try again" returns one of these, as its error
+/// or anywhere in its error's `source()` chain.
+///
+/// ```
+/// use std::time::Duration;
+/// use steadfast::{Delivery, IssueError, OAuthCode, Verdict};
+///
+/// let busy = IssueError::transient("the vault is sealed").with_retry_after(Duration::from_secs(30));
+/// assert_eq!(busy.verdict(), &Verdict::Transient);
+///
+/// let revoked = IssueError::rejected(OAuthCode::new("invalid_grant").unwrap(), "the user signed out");
+/// assert!(matches!(revoked.verdict(), Verdict::Rejected(code) if code == "invalid_grant"));
+/// assert_eq!(revoked.delivery(), Delivery::Answered);
+/// ```
+#[derive(Debug)]
+pub struct IssueError {
+    verdict: Verdict,
+    delivery: Delivery,
+    rule: &'static str,
+    retry_after: Option<Duration>,
+    cause: Option<BoxError>,
+}
+
+impl IssueError {
+    /// The failure may pass: retried, bounded by the ceiling.
+    pub fn transient(cause: impl Into<BoxError>) -> Self {
+        Self::new(Verdict::Transient, Delivery::Unknown, "source", cause)
+    }
+
+    /// The authorization server's final word on this grant: no retry, the host needs new credentials.
+    pub fn rejected(code: OAuthCode, cause: impl Into<BoxError>) -> Self {
+        Self::new(Verdict::Rejected(code), Delivery::Answered, "source", cause)
+    }
+
+    pub(crate) fn new(
+        verdict: Verdict,
+        delivery: Delivery,
+        rule: &'static str,
+        cause: impl Into<BoxError>,
+    ) -> Self {
+        Self {
+            verdict,
+            delivery,
+            rule,
+            retry_after: None,
+            cause: Some(cause.into()),
+        }
+    }
+
+    /// A failure that the library itself noticed, with nothing under it.
+    pub(crate) const fn of_rule(delivery: Delivery, rule: &'static str) -> Self {
+        Self {
+            verdict: Verdict::Transient,
+            delivery,
+            rule,
+            retry_after: None,
+            cause: None,
+        }
+    }
+
+    /// How far the request got. Defaults to [`Delivery::Unknown`] for a transient failure, and to
+    /// [`Delivery::Answered`] for a rejection.
+    #[must_use]
+    pub fn with_delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
+        self
+    }
+
+    /// No attempt before this much time has passed (`Retry-After`, RFC 9110 §10.2.3). Cut to
+    /// [`RefreshPolicy::retry_after_cap`](crate::RefreshPolicy::retry_after_cap).
+    #[must_use]
+    pub fn with_retry_after(mut self, retry_after: impl Into<Option<Duration>>) -> Self {
+        self.retry_after = retry_after.into();
+        self
+    }
+
+    /// What the failure means.
+    #[must_use]
+    pub const fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// How far the request got.
+    #[must_use]
+    pub const fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// The name of the rule that reached the verdict, for logs.
+    #[must_use]
+    pub const fn rule(&self) -> &'static str {
+        self.rule
+    }
+
+    /// How long the server asked us to stay away.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Wraps what a source returned. An `IssueError` in its chain decides; anything else is transient.
+    pub(crate) fn from_source(error: BoxError) -> Self {
+        let foreign = match error.downcast::<Self>() {
+            Ok(own) => return *own,
+            Err(foreign) => foreign,
+        };
+        let mut wrapped = Self::of_rule(Delivery::Unknown, "unrecognised");
+        if let Some(own) = chain(&*foreign).find_map(|cause| cause.downcast_ref::<Self>()) {
+            let Self {
+                verdict,
+                delivery,
+                rule,
+                retry_after,
+                cause: _,
+            } = own;
+            wrapped = Self {
+                verdict: verdict.clone(),
+                delivery: *delivery,
+                rule,
+                retry_after: *retry_after,
+                cause: None,
+            };
+        }
+        wrapped.cause = Some(foreign);
+        wrapped
+    }
+}
+
+impl fmt::Display for IssueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.verdict {
+            Verdict::Transient => f.write_str("the attempt to obtain a token failed"),
+            Verdict::Unconfirmed(code) => write!(
+                f,
+                "the authorization server answered {code}, not confirmed yet"
+            ),
+            Verdict::Rejected(code) => {
+                write!(f, "the authorization server rejected the grant: {code}")
+            }
+            Verdict::Cancelled => {
+                f.write_str("the attempt to obtain a token was cancelled by the shutdown")
+            }
+        }
+    }
+}
+
+impl Error for IssueError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+/// What a failed attempt means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It may pass. Retried, bounded by the ceiling.
+    Transient,
+    /// `invalid_request`, `access_denied` or a code nobody knows: servers use them for outages as well as for
+    /// verdicts. Retried like [`Verdict::Transient`], and a rejection once the same code has been confirmed.
+    Unconfirmed(OAuthCode),
+    /// The authorization server's final word on this grant.
+    Rejected(OAuthCode),
+    /// The library's own shutdown: no verdict at all.
+    Cancelled,
+}
+
+/// How far a request to the token endpoint got. For a rotating refresh token this decides what a retry may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// The server cannot have seen the request.
+    NotSent,
+    /// The server, or something in front of it, answered.
+    Answered,
+    /// The request may have been acted on; no usable answer came back.
+    Unknown,
+}
+
+/// An OAuth error code (RFC 6749 §5.2): `[a-z0-9_.-]{1,64}`, so it is safe to print as it is.
+///
+/// ```
+/// use steadfast::OAuthCode;
+///
+/// assert_eq!(OAuthCode::new("Invalid_Grant").unwrap(), "invalid_grant");
+/// assert_eq!(OAuthCode::new("Not Found"), None);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OAuthCode(Arc<str>);
+
+impl OAuthCode {
+    /// The code in lower case, or `None` where the text is not of a code's form.
+    #[must_use]
+    pub fn new(code: &str) -> Option<Self> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        let is_code = (1..=64).contains(&code.len()) && code.bytes().all(fits);
+        is_code.then(|| Self(code.to_ascii_lowercase().into()))
+    }
+
+    /// The code as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for OAuthCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl PartialEq<str> for OAuthCode {
+    fn eq(&self, other: &str) -> bool {
+        &*self.0 == other
+    }
+}
+
+impl PartialEq<&str> for OAuthCode {
+    fn eq(&self, other: &&str) -> bool {
+        &*self.0 == *other
+    }
+}
+
+/// The error and what is under it, to a bounded depth: a `source()` that answers itself must not hang us.
+pub(crate) fn chain<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source()).take(MAX_CHAIN)
+}
+
+/// Text from the network, fit to be shown: control characters escaped, cut to `limit` characters.
+pub(crate) fn printable(text: &str, limit: usize) -> String {
+    let mut shown = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count == limit {
+            shown.push('…');
+            break;
+        }
+        if character.is_control() || is_format_character(character) {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Characters that are invisible or reorder a line, though Unicode does not class them as controls.
+const fn is_format_character(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+const MAX_CHAIN: usize = 32;

@@ -1,0 +1,226 @@
+//! The host's (or our) way to obtain a new access token over the network.
+
+use std::{fmt, future::Future, sync::Arc};
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{BoxError, IssuedToken};
+
+/// A way to obtain a new access token over the network. It never caches: that is the monitor's work.
+///
+/// One call is one *attempt*. The monitor makes one attempt at a time, in a task that no caller owns, so
+/// a caller that goes away never cancels it; the attempt is dropped only by its own time limit
+/// ([`RefreshPolicy::attempt_timeout`](crate::RefreshPolicy::attempt_timeout)) or with the runtime. A panic in here
+/// is a failed attempt.
+///
+/// A source that knows why it failed says so with an [`IssueError`](crate::IssueError), as the error itself or anywhere in
+/// its `source()` chain. Every other error counts as transient.
+///
+/// Closures are sources too:
+///
+/// ```
+/// use steadfast::{IssuedToken, TokenSource};
+///
+/// fn takes_a_source(_: impl TokenSource) {}
+/// takes_a_source(|| async { Ok(IssuedToken::bearer("s3cret")) });
+/// ```
+#[async_trait]
+pub trait TokenSource: Send + Sync + 'static {
+    /// Obtains a new token.
+    ///
+    /// # Errors
+    /// Whatever went wrong; see the trait's documentation for how it is understood.
+    async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError>;
+
+    /// Whether asking again can bring another token. `false` for a static bearer token, whose rejection
+    /// (401) cannot be cured by asking again.
+    fn can_refresh(&self) -> bool {
+        true
+    }
+}
+
+/// What the monitor tells a source about the token it wants.
+///
+/// ```
+/// use steadfast::{IssueReason, IssueRequest};
+///
+/// let request = IssueRequest::new(IssueReason::Rejected).with_claims(r#"{"access_token":{}}"#);
+/// assert_eq!(request.reason(), IssueReason::Rejected);
+/// assert!(request.claims().is_some());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssueRequest {
+    reason: IssueReason,
+    claims: Option<String>,
+}
+
+impl IssueRequest {
+    /// A request for this reason. Public so that sources can be tested without a monitor.
+    #[must_use]
+    pub const fn new(reason: IssueReason) -> Self {
+        Self {
+            reason,
+            claims: None,
+        }
+    }
+
+    /// Adds the claims that a resource server asked for (Continuous Access Evaluation), as decoded JSON text.
+    #[must_use]
+    pub fn with_claims(mut self, claims: impl Into<String>) -> Self {
+        self.claims = Some(claims.into());
+        self
+    }
+
+    /// Why a token is wanted now.
+    #[must_use]
+    pub const fn reason(&self) -> IssueReason {
+        self.reason
+    }
+
+    /// The claims a resource server asked for (`claims` of an `insufficient_claims` challenge), as decoded JSON text.
+    #[must_use]
+    pub fn claims(&self) -> Option<&str> {
+        self.claims.as_deref()
+    }
+}
+
+/// Why an attempt was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IssueReason {
+    /// The first token of a run.
+    Initial,
+    /// The held token is inside its advisory window.
+    Ahead,
+    /// A caller wants a token and there is none that may be served.
+    Expired,
+    /// The resource server refused the held token.
+    Rejected,
+    /// The host asked for an attempt ([`retry_now`](crate::MonitoredTokenSource::retry_now)).
+    Nudged,
+    /// A look whether the token endpoint is back.
+    Probe,
+}
+
+impl fmt::Display for IssueReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Initial => "initial",
+            Self::Ahead => "ahead",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::Nudged => "nudged",
+            Self::Probe => "probe",
+        })
+    }
+}
+
+/// A source for a fixed bearer token that nobody can refresh.
+///
+/// ```
+/// use steadfast::{StaticToken, TokenSource};
+///
+/// let source = StaticToken::new("s3cret");
+/// assert!(!source.can_refresh());
+/// assert!(!format!("{source:?}").contains("s3cret"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct StaticToken {
+    secret: SecretString,
+}
+
+impl StaticToken {
+    /// A source that always answers with this token.
+    #[must_use]
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self {
+            secret: SecretString::from(secret.into()),
+        }
+    }
+}
+
+#[async_trait]
+impl TokenSource for StaticToken {
+    async fn issue(&self, _: &IssueRequest) -> Result<IssuedToken, BoxError> {
+        Ok(IssuedToken::bearer(self.secret.expose_secret()))
+    }
+
+    fn can_refresh(&self) -> bool {
+        false
+    }
+}
+
+/// A source made of a closure that looks at the request.
+///
+/// ```
+/// use steadfast::{IssueReason, IssuedToken, source_fn};
+///
+/// let source = source_fn(|request| async move {
+///     let secret = if request.reason() == IssueReason::Initial { "first" } else { "later" };
+///     Ok(IssuedToken::bearer(secret))
+/// });
+/// # fn takes_a_source(_: impl steadfast::TokenSource) {}
+/// # takes_a_source(source);
+/// ```
+pub fn source_fn<F, Fut>(issue: F) -> SourceFn<F>
+where
+    F: Fn(IssueRequest) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<IssuedToken, BoxError>> + Send,
+{
+    SourceFn(issue)
+}
+
+/// See [`source_fn`].
+#[derive(Clone)]
+pub struct SourceFn<F>(F);
+
+impl<F> fmt::Debug for SourceFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SourceFn")
+    }
+}
+
+#[async_trait]
+impl<F, Fut> TokenSource for SourceFn<F>
+where
+    F: Fn(IssueRequest) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<IssuedToken, BoxError>> + Send,
+{
+    async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError> {
+        (self.0)(request.clone()).await
+    }
+}
+
+#[async_trait]
+impl<F, Fut> TokenSource for F
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<IssuedToken, BoxError>> + Send,
+{
+    async fn issue(&self, _: &IssueRequest) -> Result<IssuedToken, BoxError> {
+        self().await
+    }
+}
+
+#[async_trait]
+impl TokenSource for Box<dyn TokenSource> {
+    async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError> {
+        (**self).issue(request).await
+    }
+
+    fn can_refresh(&self) -> bool {
+        (**self).can_refresh()
+    }
+}
+
+#[async_trait]
+impl<T: TokenSource + ?Sized> TokenSource for Arc<T> {
+    async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError> {
+        (**self).issue(request).await
+    }
+
+    fn can_refresh(&self) -> bool {
+        (**self).can_refresh()
+    }
+}
