@@ -11,6 +11,18 @@ pub use challenge::Challenge;
 mod failure;
 pub use failure::{Delivery, IssueError, OAuthCode, Verdict};
 
+mod policy;
+pub use policy::{ForcedRefreshes, PolicyError, RefreshAhead, RefreshPolicy};
+
+mod schedule;
+
+mod status;
+pub use status::{
+    AuthStatus, RetryCause, Snapshot, StatusEvent, StatusSink, StopReason, TracingSink, UnauthenticatedReason, sink_fn,
+};
+
+mod machine;
+
 mod source;
 pub use source::{IssueReason, IssueRequest, SourceFn, StaticToken, TokenSource, source_fn};
 
