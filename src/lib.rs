@@ -6,7 +6,7 @@ mod token;
 pub use token::{Generation, IssuedToken, Lifetime};
 
 mod challenge;
-pub use challenge::Challenge;
+pub use challenge::{Challenge, ParseChallengeError};
 
 mod failure;
 pub use failure::{Delivery, IssueError, OAuthCode, Verdict};
