@@ -1,1 +1,3 @@
 //! The testing kit.
+
+pub use crate::monitor::clock::TestClock;
