@@ -6,10 +6,22 @@ mod token;
 pub use token::{Generation, IssuedToken, Lifetime};
 
 mod challenge;
-pub use challenge::Challenge;
+pub use challenge::{Challenge, ParseChallengeError};
 
 mod failure;
 pub use failure::{Delivery, IssueError, OAuthCode, Verdict};
+
+mod policy;
+pub use policy::{ForcedRefreshes, PolicyError, RefreshAhead, RefreshPolicy};
+
+mod schedule;
+
+mod status;
+pub use status::{
+    AuthStatus, RetryCause, Snapshot, StatusEvent, StatusSink, StopReason, TracingSink, UnauthenticatedReason, sink_fn,
+};
+
+mod machine;
 
 mod source;
 pub use source::{IssueReason, IssueRequest, SourceFn, StaticToken, TokenSource, source_fn};
