@@ -94,10 +94,8 @@ fn to_fields(issued: &Pair) -> Map<String, Value> {
 fn to_form(fields: &Map<String, Value>) -> String {
     let mut form = Serializer::new(String::new());
     for (name, value) in fields {
-        match value {
-            Value::String(text) => form.append_pair(name, text),
-            other => form.append_pair(name, &other.to_string()),
-        };
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        form.append_pair(name, &text);
     }
     form.finish()
 }

@@ -2,6 +2,9 @@
 
 use http::StatusCode;
 
+/// `None` while some of it is missing; a sentence if it will never do.
+type Parsed<T> = Result<Option<T>, String>;
+
 /// One HTTP/1.1 request, whole.
 #[derive(Clone)]
 pub(super) struct Request {
@@ -12,8 +15,8 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// The request in `received`; `None` while some of it is missing.
-    pub(super) fn parse(received: &[u8]) -> Result<Option<Self>, String> {
+    /// The request in `received`.
+    pub(super) fn parse(received: &[u8]) -> Parsed<Self> {
         let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut head = httparse::Request::new(&mut lines);
         let rest = match head.parse(received) {
@@ -99,8 +102,8 @@ impl Message {
     }
 }
 
-/// The body of a chunked message (RFC 9112 §7.1) and what comes after it; `None` while some of it is missing.
-fn dechunk(mut rest: &[u8]) -> Result<Option<(Vec<u8>, &[u8])>, String> {
+/// The body of a chunked message (RFC 9112 §7.1) and what comes after it.
+fn dechunk(mut rest: &[u8]) -> Parsed<(Vec<u8>, &[u8])> {
     let mut body = Vec::new();
     loop {
         let (line, length) = match httparse::parse_chunk_size(rest) {
