@@ -1,4 +1,11 @@
 //! The testing kit, driven by a real HTTP client, and by bare sockets where a client would hide what happens.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests read the clock of the test, and helpers of tests panic"
+)]
 
 use std::{
     io::{self, ErrorKind},
