@@ -95,7 +95,8 @@ impl AuthError {
             Self::Stopped(_) => "stopped",
         };
         let title = "no access token for the upstream service";
-        let body = format!(r#"{{"type":"about:blank","title":"{title}","status":503,"code":"{kind}","detail":"{self}"}}"#);
+        let body =
+            format!(r#"{{"type":"about:blank","title":"{title}","status":503,"code":"{kind}","detail":"{self}"}}"#);
         let mut response = Response::new(body);
         *response.status_mut() = self.status_code();
         let headers = response.headers_mut();

@@ -29,7 +29,15 @@ pub struct IssueError {
     delivery: Delivery,
     rule: &'static str,
     retry_after: Option<Duration>,
+    client: Option<Client>,
     cause: Option<BoxError>,
+}
+
+/// The client registration that an attempt was made with, so that advice about it can name it.
+#[derive(Clone, Debug)]
+struct Client {
+    id: String,
+    issuer: String,
 }
 
 impl IssueError {
@@ -44,12 +52,17 @@ impl IssueError {
     }
 
     pub(crate) fn new(verdict: Verdict, delivery: Delivery, rule: &'static str, cause: impl Into<BoxError>) -> Self {
-        Self { verdict, delivery, rule, retry_after: None, cause: Some(cause.into()) }
+        Self { verdict, delivery, rule, retry_after: None, client: None, cause: Some(cause.into()) }
     }
 
     /// A failure that the library itself noticed, with nothing under it.
     pub(crate) const fn of_rule(delivery: Delivery, rule: &'static str) -> Self {
-        Self { verdict: Verdict::Transient, delivery, rule, retry_after: None, cause: None }
+        Self { verdict: Verdict::Transient, delivery, rule, retry_after: None, client: None, cause: None }
+    }
+
+    /// The attempt was not made, or not to its end, because the monitor was stopped.
+    pub(crate) fn cancelled() -> Self {
+        Self { verdict: Verdict::Cancelled, ..Self::of_rule(Delivery::NotSent, "stopped") }
     }
 
     /// How far the request got. Defaults to [`Delivery::Unknown`] for a transient failure, and to
@@ -65,6 +78,14 @@ impl IssueError {
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: impl Into<Option<Duration>>) -> Self {
         self.retry_after = retry_after.into();
+        self
+    }
+
+    /// The client registration that the attempt was made with. When the server does not know it any more, the advice to the
+    /// host names it.
+    #[must_use]
+    pub fn with_client(mut self, id: &str, issuer: &str) -> Self {
+        self.client = Some(Client { id: printable(id, 128), issuer: printable(issuer, 128) });
         self
     }
 
@@ -92,6 +113,11 @@ impl IssueError {
         self.retry_after
     }
 
+    /// The client registration in words.
+    pub(crate) fn client(&self) -> Option<String> {
+        self.client.as_ref().map(|Client { id, issuer }| format!("client {id} at {issuer}"))
+    }
+
     /// Wraps what a source returned. An `IssueError` in its chain decides; anything else is transient.
     pub(crate) fn from_source(error: BoxError) -> Self {
         let foreign = match error.downcast::<Self>() {
@@ -100,9 +126,15 @@ impl IssueError {
         };
         let mut wrapped = Self::of_rule(Delivery::Unknown, "unrecognised");
         if let Some(own) = chain(&*foreign).find_map(|cause| cause.downcast_ref::<Self>()) {
-            let Self { verdict, delivery, rule, retry_after, cause: _ } = own;
-            wrapped =
-                Self { verdict: verdict.clone(), delivery: *delivery, rule, retry_after: *retry_after, cause: None };
+            let Self { verdict, delivery, rule, retry_after, client, cause: _ } = own;
+            wrapped = Self {
+                verdict: verdict.clone(),
+                delivery: *delivery,
+                rule,
+                retry_after: *retry_after,
+                client: client.clone(),
+                cause: None,
+            };
         }
         wrapped.cause = Some(foreign);
         wrapped

@@ -3,7 +3,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod token;
-pub use token::{Generation, IssuedToken, Lifetime};
+pub use token::{AccessToken, Generation, IssuedToken, Lifetime};
 
 mod challenge;
 pub use challenge::{Challenge, ParseChallengeError};
@@ -23,8 +23,14 @@ pub use status::{
 
 mod machine;
 
+mod error;
+pub use error::{AuthError, Failure, Stopped};
+
 mod source;
 pub use source::{IssueReason, IssueRequest, SourceFn, StaticToken, TokenSource, source_fn};
+
+mod monitor;
+pub use monitor::{BuildError, Builder, Driver, MonitoredTokenSource, Rejection, WeakTokenSource};
 
 #[cfg(feature = "oauth2")]
 pub mod oauth;

@@ -53,3 +53,5 @@ pub use call::{ApiCall, Call};
 pub use idp::ScriptedIdp;
 pub use script::{Answer, Mishap};
 pub use serde_json::{Value, json};
+
+pub use crate::monitor::clock::TestClock;

@@ -34,12 +34,12 @@ impl Delivery {
         let mut slot = self.slot();
         slot.sequence = slot.sequence.saturating_add(1);
         event.sequence = slot.sequence;
-        slot.next = Some(event);
+        slot.supersede(event);
         let idle = !slot.at_work;
         if let Some(runtime) = runtime.filter(|_| idle) {
             slot.at_work = true;
             drop(slot);
-            runtime.spawn(AtWork(Arc::clone(self)).deliver());
+            runtime.spawn(AtWork { delivery: Arc::clone(self), done: false }.deliver());
         }
         self.turned.notify_waiters();
     }
@@ -60,27 +60,51 @@ impl Delivery {
     }
 }
 
+impl Slot {
+    /// The newest wins. Advice that nobody has heard yet goes along, for it is given only once.
+    fn supersede(&mut self, mut newer: StatusEvent) {
+        if let Some(older) = self.next.take() {
+            inherit_advice(&mut newer, &older);
+        }
+        self.next = Some(newer);
+    }
+}
+
+fn inherit_advice(newer: &mut StatusEvent, older: &StatusEvent) {
+    if newer.remediation.is_none() && newer.to == older.to {
+        newer.remediation.clone_from(&older.remediation);
+    }
+}
+
 /// The one task that talks to the sink. Exists only while there is something to say.
-struct AtWork(Arc<Delivery>);
+struct AtWork {
+    delivery: Arc<Delivery>,
+    done: bool,
+}
 
 impl AtWork {
-    async fn deliver(self) {
+    async fn deliver(mut self) {
         while let Some(event) = self.take() {
-            let to = event.to.clone();
-            if self.offer(Arc::new(event)).await {
-                self.0.slot().told = to;
+            let event = Arc::new(event);
+            let taken = self.offer(Arc::clone(&event)).await;
+            let mut slot = self.delivery.slot();
+            if taken {
+                slot.told = event.to.clone();
+            } else if let Some(newer) = &mut slot.next {
+                inherit_advice(newer, &event);
             }
         }
     }
 
-    fn take(&self) -> Option<StatusEvent> {
-        let mut slot = self.0.slot();
+    fn take(&mut self) -> Option<StatusEvent> {
+        let mut slot = self.delivery.slot();
         let mut event = slot.next.take();
         if let Some(event) = &mut event {
             event.from = slot.told.clone();
         } else {
             // Under the lock that found nothing left, so that no news can slip in between.
             slot.at_work = false;
+            self.done = true;
         }
         event
     }
@@ -109,7 +133,7 @@ impl AtWork {
 
     /// One call of the sink, in a task of its own: its panic ends there, and its time is up after [`CALL_LIMIT`].
     async fn tell(&self, event: Arc<StatusEvent>) -> Result<(), SinkFailure> {
-        let sink = Arc::clone(&self.0.sink);
+        let sink = Arc::clone(&self.delivery.sink);
         let mut call = tokio::spawn(async move { sink.set_status(&event).await });
         match timeout(CALL_LIMIT, &mut call).await {
             Ok(Ok(taken)) => taken.map_err(SinkFailure::Refused),
@@ -124,8 +148,8 @@ impl AtWork {
     async fn superseded_within(&self, wait: Duration) -> bool {
         let newer = async {
             loop {
-                let turned = self.0.turned.notified();
-                if self.0.slot().next.is_some() {
+                let turned = self.delivery.turned.notified();
+                if self.delivery.slot().next.is_some() {
                     return;
                 }
                 turned.await;
@@ -138,13 +162,17 @@ impl AtWork {
 impl Drop for AtWork {
     fn drop(&mut self) {
         // Also when the runtime goes away under the task: whoever waits for the flush must not wait for ever.
-        self.0.slot().at_work = false;
-        self.0.turned.notify_waiters();
+        if !self.done {
+            self.delivery.slot().at_work = false;
+        }
+        self.delivery.turned.notify_waiters();
     }
 }
 
 enum SinkFailure {
-    Refused(#[expect(dead_code, reason = "the host's own text, which may hold anything, stays out of our log")] BoxError),
+    Refused(
+        #[expect(dead_code, reason = "the host's own text, which may hold anything, stays out of our log")] BoxError,
+    ),
     Panicked,
     TimedOut,
 }

@@ -52,7 +52,8 @@ use super::{
 pub struct ProtectedApi(Arc<Running>);
 
 impl ProtectedApi {
-    /// Starts an API that accepts what this token endpoint has issued, until it expires.
+    /// Starts an API that accepts what this token endpoint has issued, until it expires on tokio's clock: what a test does to
+    /// the wall clock alone is the client's affair.
     ///
     /// # Panics
     ///
