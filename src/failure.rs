@@ -207,6 +207,12 @@ impl OAuthCode {
         is_code.then(|| Self(code.to_ascii_lowercase().into()))
     }
 
+    /// The token endpoint issued a token that this library cannot use; our own word, no server's.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn unsupported_token_type() -> Self {
+        Self("unsupported_token_type".into())
+    }
+
     /// The code as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -237,18 +243,23 @@ pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item 
     std::iter::successors(Some(error), |&error| error.source()).take(MAX_CHAIN)
 }
 
-/// Text from the network, fit to be shown: control characters escaped, cut to `limit` characters.
+/// Text from the network, fit to be shown: control characters escaped, cut where the result would be longer than
+/// `limit` characters.
 pub(crate) fn printable(text: &str, limit: usize) -> String {
     let mut shown = String::new();
-    for (count, character) in text.chars().enumerate() {
-        if count == limit {
+    let mut room = limit;
+    for character in text.chars() {
+        let is_hidden = character.is_control() || is_format_character(character);
+        let escaped = is_hidden.then(|| character.escape_unicode().to_string());
+        let width = escaped.as_ref().map_or(1, String::len);
+        if width > room {
             shown.push('…');
             break;
         }
-        if character.is_control() || is_format_character(character) {
-            shown.extend(character.escape_unicode());
-        } else {
-            shown.push(character);
+        room = room.saturating_sub(width);
+        match escaped {
+            Some(escaped) => shown.push_str(&escaped),
+            None => shown.push(character),
         }
     }
     shown
