@@ -29,7 +29,7 @@ pub struct IssueError {
     delivery: Delivery,
     rule: &'static str,
     retry_after: Option<Duration>,
-    client: Option<Client>,
+    client: Option<Box<Client>>,
     cause: Option<BoxError>,
 }
 
@@ -85,7 +85,7 @@ impl IssueError {
     /// host names it.
     #[must_use]
     pub fn with_client(mut self, id: &str, issuer: &str) -> Self {
-        self.client = Some(Client { id: printable(id, 128), issuer: printable(issuer, 128) });
+        self.client = Some(Box::new(Client { id: printable(id, 128), issuer: printable(issuer, 128) }));
         self
     }
 
@@ -115,7 +115,7 @@ impl IssueError {
 
     /// The client registration in words.
     pub(crate) fn client(&self) -> Option<String> {
-        self.client.as_ref().map(|Client { id, issuer }| format!("client {id} at {issuer}"))
+        self.client.as_ref().map(|client| format!("client {} at {}", client.id, client.issuer))
     }
 
     /// Wraps what a source returned. An `IssueError` in its chain decides; anything else is transient.

@@ -119,7 +119,9 @@ impl Exchange {
     fn refused(&self, refusal: Refusal) -> IssueError {
         let Refusal { rule, verdict, delivery, status, code, description, retry_after } = refusal;
         let facts = TokenEndpointError { status: Some(status), code, description, retry_after, ..self.facts(delivery) };
-        IssueError::new(verdict, delivery, rule, facts).with_retry_after(retry_after)
+        IssueError::new(verdict, delivery, rule, facts)
+            .with_retry_after(retry_after)
+            .with_client(&self.client_id, &self.token_host())
     }
 
     fn broken(&self, error: TransportError) -> IssueError {
