@@ -29,7 +29,7 @@ pub struct IssueError {
     delivery: Delivery,
     rule: &'static str,
     retry_after: Option<Duration>,
-    client: Option<Client>,
+    client: Option<Box<Client>>,
     cause: Option<BoxError>,
 }
 
@@ -85,7 +85,7 @@ impl IssueError {
     /// host names it.
     #[must_use]
     pub fn with_client(mut self, id: &str, issuer: &str) -> Self {
-        self.client = Some(Client { id: printable(id, 128), issuer: printable(issuer, 128) });
+        self.client = Some(Box::new(Client { id: printable(id, 128), issuer: printable(issuer, 128) }));
         self
     }
 
@@ -115,7 +115,7 @@ impl IssueError {
 
     /// The client registration in words.
     pub(crate) fn client(&self) -> Option<String> {
-        self.client.as_ref().map(|Client { id, issuer }| format!("client {id} at {issuer}"))
+        self.client.as_ref().map(|client| format!("client {} at {}", client.id, client.issuer))
     }
 
     /// Wraps what a source returned. An `IssueError` in its chain decides; anything else is transient.
@@ -207,6 +207,12 @@ impl OAuthCode {
         is_code.then(|| Self(code.to_ascii_lowercase().into()))
     }
 
+    /// The token endpoint issued a token that this library cannot use; our own word, no server's.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn unsupported_token_type() -> Self {
+        Self("unsupported_token_type".into())
+    }
+
     /// The code as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -237,18 +243,23 @@ pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item 
     std::iter::successors(Some(error), |&error| error.source()).take(MAX_CHAIN)
 }
 
-/// Text from the network, fit to be shown: control characters escaped, cut to `limit` characters.
+/// Text from the network, fit to be shown: control characters escaped, cut where the result would be longer than
+/// `limit` characters.
 pub(crate) fn printable(text: &str, limit: usize) -> String {
     let mut shown = String::new();
-    for (count, character) in text.chars().enumerate() {
-        if count == limit {
+    let mut room = limit;
+    for character in text.chars() {
+        let is_hidden = character.is_control() || is_format_character(character);
+        let escaped = is_hidden.then(|| character.escape_unicode().to_string());
+        let width = escaped.as_ref().map_or(1, String::len);
+        if width > room {
             shown.push('…');
             break;
         }
-        if character.is_control() || is_format_character(character) {
-            shown.extend(character.escape_unicode());
-        } else {
-            shown.push(character);
+        room = room.saturating_sub(width);
+        match escaped {
+            Some(escaped) => shown.push_str(&escaped),
+            None => shown.push(character),
         }
     }
     shown
