@@ -170,7 +170,10 @@ impl<S, P> Auth<S, P> {
         let mut service = self.clone();
         async move {
             poll_fn(|context| service.poll_ready(context)).await?;
-            service.call(request).await
+            let response = service.call(request);
+            // Nobody calls it again, so it must not keep others from getting ready.
+            drop(service);
+            response.await
         }
     }
 }
@@ -190,20 +193,21 @@ where
     }
 
     fn call(&mut self, mut request: Req) -> Self::Future {
-        let settings = Arc::clone(&self.settings);
-        let replay = self.replay.clone();
-        let clone = self.inner.clone();
-        let concerns_us = settings.concerns(&mut request);
-        let token = if concerns_us { settings.tokens.servable() } else { None };
-        if concerns_us && token.is_none() {
-            return ResponseFuture::waiting(settings, replay, clone, request);
-        }
+        let (settings, replay) = (Arc::clone(&self.settings), self.replay.clone());
         // The service that was polled is the one that is ready; its clone may not be:
         // https://docs.rs/tower/latest/tower/trait.Service.html#be-careful-when-cloning-inner-services
+        let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);
-        match token {
+        if !settings.concerns(&mut request) {
+            return ResponseFuture::untouched(settings, replay, ready, request);
+        }
+        match settings.tokens.servable() {
             Some(token) => ResponseFuture::sending(settings, replay, ready, request, &token),
-            None => ResponseFuture::untouched(settings, replay, ready, request),
+            None => {
+                // What is ready is given back: while this request waits, others may need it to get on.
+                drop(ready);
+                ResponseFuture::waiting(settings, replay, self.inner.clone(), request)
+            }
         }
     }
 }
@@ -217,12 +221,7 @@ impl<S, P> fmt::Debug for Auth<S, P> {
 impl Settings {
     /// Whether the token belongs on this request.
     fn concerns(&self, request: &mut impl RequestMessage) -> bool {
-        let allowed = match request.target() {
-            Target::Relative => self.inner_is_bound,
-            target @ (Target::Absolute { .. } | Target::Unclear(_)) => {
-                self.origins.iter().any(|origin| origin.is_of(&target))
-            }
-        };
+        let allowed = self.allows(&request.target());
         let Some(own) = request.headers().get(&self.header) else { return allowed };
         // The caller's own credentials are the caller's affair. Ours, copied from another request, are not.
         if !allowed && self.tokens.servable().is_some_and(|token| token.authorization() == own) {
@@ -235,7 +234,19 @@ impl Settings {
         request.headers_mut().insert(self.header.clone(), token.authorization());
     }
 
+    fn allows(&self, target: &Target<'_>) -> bool {
+        match target {
+            Target::Relative => self.inner_is_bound,
+            Target::Absolute { .. } => self.origins.iter().any(|origin| origin.is_of(target)),
+            Target::Unclear(_) => false,
+        }
+    }
+
     fn say(&self, response: &impl ResponseMessage) -> Say {
+        // The client has followed a redirect to a place that has not seen the token and cannot judge it.
+        if response.came_from().is_some_and(|target| !self.allows(&target)) {
+            return Say::Nothing;
+        }
         let (status, headers) = (response.status(), response.headers());
         let refused = self.rejected_when.as_ref().is_some_and(|refused| refused(status, headers));
         if refused { Say::Refused } else { Answer::of(status, headers).say() }

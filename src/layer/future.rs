@@ -34,7 +34,7 @@ pin_project! {
     {
         #[pin]
         state: State<S::Future, Pause<S, Req, S::Response, P::Drain>>,
-        exchange: Exchange<S, P, P::Spare>,
+        exchange: Exchange<P, P::Spare<S>>,
     }
 }
 
@@ -70,13 +70,13 @@ enum Until<Res, D> {
 type TokenFuture = Pin<Box<dyn Future<Output = Result<AccessToken, AuthError>> + Send>>;
 
 /// What accompanies a request, whatever it waits for.
-struct Exchange<S, P, Spare> {
+struct Exchange<P, Spare> {
     settings: Arc<Settings>,
     replay: P,
     /// Of the token that the request carries; none where it carries none of ours.
     generation: Option<Generation>,
     /// What a replay needs, if the request may be sent again.
-    spare: Option<(S, Spare)>,
+    spare: Option<Spare>,
     /// It has been sent again with another token.
     renewed: bool,
     /// It has been sent again after the token had settled.
@@ -181,32 +181,32 @@ where
     }
 }
 
-impl<S, P, Spare> Exchange<S, P, Spare> {
+impl<P, Spare> Exchange<P, Spare> {
     const fn new(settings: Arc<Settings>, replay: P) -> Self {
         Self { settings, replay, generation: None, spare: None, renewed: false, settled: false }
     }
 
-    fn send<Req>(&mut self, mut ready: S, mut request: Req, token: &AccessToken) -> S::Future
+    fn send<S, Req>(&mut self, mut ready: S, mut request: Req, token: &AccessToken) -> S::Future
     where
         S: Service<Req>,
         Req: RequestMessage,
-        P: Replay<Req, S::Response, Spare = Spare>,
+        P: Replay<Req, S::Response, Spare<S> = Spare>,
     {
         let may_be_resent = !(self.renewed && self.settled);
         // Before the token is attached, so that the copy holds none.
-        let spare = if may_be_resent { self.replay.spare(&request) } else { None };
+        let copy = if may_be_resent { self.replay.copy(&request) } else { None };
         self.settings.attach(&mut request, token);
         self.generation = Some(token.generation());
         let response = ready.call(request);
-        self.spare = spare.map(|spare| (ready, spare));
+        self.spare = copy.map(|copy| P::keep(copy, ready));
         response
     }
 
     /// Says what the response means, and whether it is the one to return.
-    fn answered<Req, Res>(&mut self, mut response: Res) -> ControlFlow<Res, Pause<S, Req, Res, P::Drain>>
+    fn answered<S, Req, Res>(&mut self, mut response: Res) -> ControlFlow<Res, Pause<S, Req, Res, P::Drain>>
     where
         Res: ResponseMessage,
-        P: Replay<Req, Res, Spare = Spare>,
+        P: Replay<Req, Res, Spare<S> = Spare>,
     {
         let Some(generation) = self.generation else { return ControlFlow::Break(response) };
         let tokens = &self.settings.tokens;
@@ -228,7 +228,7 @@ impl<S, P, Spare> Exchange<S, P, Spare> {
         if let Some(challenge) = challenge {
             response.extensions_mut().insert(challenge);
         }
-        let Some((service, spare)) = self.spare.take() else { return ControlFlow::Break(response) };
+        let Some(spare) = self.spare.take() else { return ControlFlow::Break(response) };
         let Some(token) = self.next_token(rejection, generation) else { return ControlFlow::Break(response) };
         tracing::debug!(
             target: "steadfast::layer",
@@ -236,8 +236,8 @@ impl<S, P, Spare> Exchange<S, P, Spare> {
             ?rejection,
             "a request was refused and will be sent again"
         );
-        let until = Until::Token { token, refused: Some(response) };
-        ControlFlow::Continue(Pause { service, request: P::request(spare), until })
+        let (request, service) = P::take(spare);
+        ControlFlow::Continue(Pause { service, request, until: Until::Token { token, refused: Some(response) } })
     }
 
     /// The token to send the request again with, if it is to be sent again.

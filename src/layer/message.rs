@@ -33,6 +33,8 @@ pub(super) mod sealed {
         fn status(&self) -> StatusCode;
         fn headers(&self) -> &HeaderMap;
         fn extensions_mut(&mut self) -> &mut Extensions;
+        /// Where it comes from in the end, if the client follows redirects and says so.
+        fn came_from(&self) -> Option<Target<'_>>;
         fn into_body(self) -> Self::Body;
     }
 }
@@ -68,6 +70,10 @@ impl<B> sealed::Response for http::Response<B> {
 
     fn extensions_mut(&mut self) -> &mut Extensions {
         self.extensions_mut()
+    }
+
+    fn came_from(&self) -> Option<Target<'_>> {
+        None
     }
 
     fn into_body(self) -> B {
@@ -108,6 +114,10 @@ impl sealed::Response for reqwest::Response {
 
     fn extensions_mut(&mut self) -> &mut Extensions {
         self.extensions_mut()
+    }
+
+    fn came_from(&self) -> Option<Target<'_>> {
+        Some(Target::of_url(self.url()))
     }
 
     fn into_body(self) -> reqwest::Body {

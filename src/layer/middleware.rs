@@ -22,7 +22,8 @@ use super::{AuthLayer, LayerError, Replay};
 #[async_trait]
 impl<P> Middleware for AuthLayer<P>
 where
-    P: Replay<Request, Response, Spare: Send, Drain: Send> + Send + Sync + 'static,
+    P: Replay<Request, Response, Drain: Send> + Send + Sync + 'static,
+    for<'a> P::Spare<Chain<'a>>: Send,
 {
     async fn handle(&self, request: Request, extensions: &mut Extensions, next: Next<'_>) -> Result<Response> {
         let chain = Chain { next, extensions: Arc::new(Mutex::new(extensions)) };

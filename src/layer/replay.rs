@@ -31,12 +31,16 @@ pub(super) mod sealed {
     use super::Future;
 
     pub trait Policy<Req, Res>: Clone {
-        /// A copy that is kept while the request is under way. Uninhabited where none is ever kept, so that it takes no room.
-        type Spare;
+        /// A copy of a request.
+        type Copy;
+        /// What is kept while the request is under way: the copy, and the service to send it with. Uninhabited where none
+        /// is ever kept, so that it takes no room.
+        type Spare<S>;
         type Drain: Future<Output = ()> + Unpin;
 
-        fn spare(&self, request: &Req) -> Option<Self::Spare>;
-        fn request(spare: Self::Spare) -> Req;
+        fn copy(&self, request: &Req) -> Option<Self::Copy>;
+        fn keep<S>(copy: Self::Copy, service: S) -> Self::Spare<S>;
+        fn take<S>(spare: Self::Spare<S>) -> (Req, S);
         /// Gets rid of a refused response so that its connection can be used again.
         fn drain(refused: Res) -> Self::Drain;
     }
@@ -73,14 +77,19 @@ impl<F> fmt::Debug for ReplayWith<F> {
 }
 
 impl<Req, Res> sealed::Policy<Req, Res> for SendOnce {
-    type Spare = Infallible;
+    type Copy = Infallible;
+    type Spare<S> = Infallible;
     type Drain = Ready<()>;
 
-    fn spare(&self, _: &Req) -> Option<Infallible> {
+    fn copy(&self, _: &Req) -> Option<Infallible> {
         None
     }
 
-    fn request(spare: Infallible) -> Req {
+    fn keep<S>(copy: Infallible, _: S) -> Infallible {
+        copy
+    }
+
+    fn take<S>(spare: Infallible) -> (Req, S) {
         match spare {}
     }
 
@@ -94,14 +103,19 @@ where
     B: Clone,
     Res: ResponseMessage<Body: Body>,
 {
-    type Spare = Request<B>;
+    type Copy = Request<B>;
+    type Spare<S> = (Request<B>, S);
     type Drain = Drain<Res::Body>;
 
-    fn spare(&self, request: &Request<B>) -> Option<Request<B>> {
+    fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
         Some(request.clone())
     }
 
-    fn request(spare: Request<B>) -> Request<B> {
+    fn keep<S>(copy: Request<B>, service: S) -> (Request<B>, S) {
+        (copy, service)
+    }
+
+    fn take<S>(spare: (Request<B>, S)) -> (Request<B>, S) {
         spare
     }
 
@@ -115,24 +129,29 @@ where
     B: Body + Default,
     Res: ResponseMessage<Body: Body>,
 {
-    type Spare = Request<()>;
+    type Copy = Request<()>;
+    type Spare<S> = (Request<()>, S);
     type Drain = Drain<Res::Body>;
 
-    fn spare(&self, request: &Request<B>) -> Option<Request<()>> {
+    fn copy(&self, request: &Request<B>) -> Option<Request<()>> {
         if !request.method().is_idempotent() || !request.body().is_end_stream() {
             return None;
         }
-        let mut spare = Request::new(());
-        spare.method_mut().clone_from(request.method());
-        spare.uri_mut().clone_from(request.uri());
-        *spare.version_mut() = request.version();
-        spare.headers_mut().clone_from(request.headers());
-        spare.extensions_mut().clone_from(request.extensions());
-        Some(spare)
+        let mut head = Request::new(());
+        head.method_mut().clone_from(request.method());
+        head.uri_mut().clone_from(request.uri());
+        *head.version_mut() = request.version();
+        head.headers_mut().clone_from(request.headers());
+        head.extensions_mut().clone_from(request.extensions());
+        Some(head)
     }
 
-    fn request(spare: Request<()>) -> Request<B> {
-        spare.map(|()| B::default())
+    fn keep<S>(copy: Request<()>, service: S) -> (Request<()>, S) {
+        (copy, service)
+    }
+
+    fn take<S>((head, service): (Request<()>, S)) -> (Request<B>, S) {
+        (head.map(|()| B::default()), service)
     }
 
     fn drain(refused: Res) -> Drain<Res::Body> {
@@ -145,14 +164,19 @@ where
     F: Fn(&Req) -> Option<Req> + Clone,
     Res: ResponseMessage<Body: Body>,
 {
-    type Spare = Req;
+    type Copy = Req;
+    type Spare<S> = (Req, S);
     type Drain = Drain<Res::Body>;
 
-    fn spare(&self, request: &Req) -> Option<Req> {
+    fn copy(&self, request: &Req) -> Option<Req> {
         (self.clone)(request)
     }
 
-    fn request(spare: Req) -> Req {
+    fn keep<S>(copy: Req, service: S) -> (Req, S) {
+        (copy, service)
+    }
+
+    fn take<S>(spare: (Req, S)) -> (Req, S) {
         spare
     }
 
@@ -163,14 +187,19 @@ where
 
 #[cfg(feature = "reqwest")]
 impl sealed::Policy<reqwest::Request, reqwest::Response> for ReplayOnce {
-    type Spare = reqwest::Request;
+    type Copy = reqwest::Request;
+    type Spare<S> = (reqwest::Request, S);
     type Drain = Drain<reqwest::Body>;
 
-    fn spare(&self, request: &reqwest::Request) -> Option<reqwest::Request> {
+    fn copy(&self, request: &reqwest::Request) -> Option<reqwest::Request> {
         request.try_clone()
     }
 
-    fn request(spare: reqwest::Request) -> reqwest::Request {
+    fn keep<S>(copy: reqwest::Request, service: S) -> (reqwest::Request, S) {
+        (copy, service)
+    }
+
+    fn take<S>(spare: (reqwest::Request, S)) -> (reqwest::Request, S) {
         spare
     }
 
@@ -181,14 +210,19 @@ impl sealed::Policy<reqwest::Request, reqwest::Response> for ReplayOnce {
 
 #[cfg(feature = "reqwest")]
 impl sealed::Policy<reqwest::Request, reqwest::Response> for ReplayIdempotentOnce {
-    type Spare = reqwest::Request;
+    type Copy = reqwest::Request;
+    type Spare<S> = (reqwest::Request, S);
     type Drain = Drain<reqwest::Body>;
 
-    fn spare(&self, request: &reqwest::Request) -> Option<reqwest::Request> {
+    fn copy(&self, request: &reqwest::Request) -> Option<reqwest::Request> {
         if request.method().is_idempotent() { request.try_clone() } else { None }
     }
 
-    fn request(spare: reqwest::Request) -> reqwest::Request {
+    fn keep<S>(copy: reqwest::Request, service: S) -> (reqwest::Request, S) {
+        (copy, service)
+    }
+
+    fn take<S>(spare: (reqwest::Request, S)) -> (reqwest::Request, S) {
         spare
     }
 
