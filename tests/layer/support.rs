@@ -111,9 +111,12 @@ pub(crate) async fn text<B: hyper::body::Body<Error: std::fmt::Debug>>(response:
 /// An HTTP server (1.1 or 2) that keeps its connections, which the kit's servers do not.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    seen: Arc<Mutex<Vec<(usize, Option<String>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     task: JoinHandle<()>,
 }
+
+/// The connection and the `Authorization` of a request.
+pub(crate) type Seen = (usize, Option<String>);
 
 impl Server {
     pub(crate) async fn answering<B, F>(answer: F) -> Self
@@ -148,8 +151,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// The connection and the `Authorization` of each request.
-    pub(crate) fn seen(&self) -> Vec<(usize, Option<String>)> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }
