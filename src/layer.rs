@@ -324,10 +324,7 @@ impl<S, P> Auth<S, P> {
         let mut service = self.clone();
         async move {
             poll_fn(|context| service.poll_ready(context)).await?;
-            let response = service.call(request);
-            // Nobody calls it again, so it must not keep others from getting ready.
-            drop(service);
-            response.await
+            service.call(request).await
         }
     }
 }
