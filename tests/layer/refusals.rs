@@ -11,8 +11,8 @@ use std::{
 use futures_util::future::join_all;
 use http::{HeaderValue, StatusCode, header::AUTHORIZATION};
 use steadfast::{
-    AuthLayer, AuthStatus, Challenge, Generation, IssuedToken, MonitoredTokenSource, RetryCause, StaticToken,
-    UnauthenticatedReason,
+    AuthLayer, AuthStatus, Challenge, Generation, IssuedToken, MonitoredTokenSource, RefreshPolicy, RetryCause,
+    StaticToken, UnauthenticatedReason,
     testing::{Answer, ProtectedApi, TestClock},
 };
 use tokio::time::{Instant, sleep};
@@ -162,6 +162,31 @@ async fn a_new_token_that_is_refused_at_first_is_sent_again_once_it_has_settled(
     let response = world.layer().replay_once().wrap(hyper_client()).send(world.get()).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!((world.idp.calls(), world.api.calls()), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_settles_once_even_if_the_token_changes_meanwhile() {
+    let world = World::fresh().await;
+    world.api.reject_everything();
+    world.tokens.token().await.unwrap();
+    let client = world.layer().replay_once().wrap(hyper_client());
+    let nudge = async {
+        sleep(Duration::from_millis(1500)).await;
+        world.tokens.retry_now();
+    };
+    let (response, ()) = tokio::join!(client.send(world.get()), nudge);
+    assert_eq!(response.unwrap().extensions().get::<Generation>().unwrap().get(), 2);
+    assert_eq!((world.idp.calls(), world.api.calls()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_gets_one_new_token_even_if_that_is_refused_at_once() {
+    let world = World::fresh_with(RefreshPolicy { settle: Duration::ZERO, ..RefreshPolicy::DEFAULT }).await;
+    world.api.reject_everything();
+    world.tokens.token().await.unwrap();
+    let response = world.layer().replay_once().wrap(hyper_client()).send(world.get()).await.unwrap();
+    assert_eq!(response.extensions().get::<Generation>().unwrap().get(), 2);
+    assert_eq!(world.api.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use steadfast::{
-    AccessToken, AuthLayer, MonitoredTokenSource, StatusEvent,
+    AccessToken, AuthLayer, MonitoredTokenSource, RefreshPolicy, StatusEvent,
     oauth::RefreshTokenGrant,
     sink_fn,
     testing::{Answer, ProtectedApi, ScriptedIdp, TestClock},
@@ -50,12 +50,17 @@ impl World {
     }
 
     pub(crate) async fn fresh() -> Self {
+        Self::fresh_with(RefreshPolicy::DEFAULT).await
+    }
+
+    pub(crate) async fn fresh_with(policy: RefreshPolicy) -> Self {
         let idp = ScriptedIdp::start().await;
         idp.always(Answer::success());
         let api = ProtectedApi::start(&idp).await;
         let grant = RefreshTokenGrant::builder(idp.token_url(), "client", idp.login()).build().unwrap();
         let events = Events::default();
-        let tokens = MonitoredTokenSource::builder(grant).clock(&TestClock::new()).sink(events.sink()).spawn().unwrap();
+        let builder = MonitoredTokenSource::builder(grant).clock(&TestClock::new()).policy(policy);
+        let tokens = builder.sink(events.sink()).spawn().unwrap();
         Self { idp, api, tokens, events }
     }
 
