@@ -1,0 +1,258 @@
+//! What each event does to the state.
+
+use std::time::Duration;
+
+use super::{
+    Adopted, EXPIRED_ON_ARRIVAL, Machine, Objection, Run, State,
+    account::{Account, Held, Strikes},
+    work::{Landing, LongWindow, Work},
+};
+use crate::{
+    Delivery, Generation, IssueError, IssueReason, RetryCause, UnauthenticatedReason,
+    schedule::{DemandProbe, Now, ShortRetry, Validity, capped},
+};
+
+impl Machine {
+    pub(super) fn demanded(&mut self, now: Now) {
+        if self.account.held.is_some() {
+            return;
+        }
+        let soonest = self.account.at_once(IssueReason::Expired, now);
+        match &mut self.state {
+            State::Running(idle @ None) => *idle = Some(Work::scheduled(soonest, IssueReason::Expired)),
+            State::Pending(Work::Scheduled { due, retry: None, .. })
+            | State::Running(Some(Work::Scheduled { due, retry: None, .. })) => *due = due.min(soonest),
+            State::AuthRetrying(LongWindow {
+                cause,
+                probe: Some(probe),
+                work: Work::Scheduled { due, reason, retry: None },
+                ..
+            }) => {
+                // Where the resource server is the trouble, a probe is one more forced refresh.
+                let open = probe.from().passed(now) && soonest.passed(now) && !due.passed(now);
+                if open && (*cause == RetryCause::TokenEndpoint || self.account.forced.spend(now)) {
+                    (*due, *reason) = (soonest, IssueReason::Probe);
+                    probe.started();
+                }
+            }
+            State::Pending(_)
+            | State::Running(Some(_))
+            | State::AuthRetrying(_)
+            | State::Unauthenticated(_)
+            | State::Stopped(_) => {}
+        }
+    }
+
+    pub(super) fn retire_ended(&mut self, now: Now) {
+        let ended = |held: &Held| held.ends.is_some_and(|ends| ends.passed(now));
+        if self.account.held.take_if(|held| ended(held)).is_none() {
+            return;
+        }
+        let soonest = self.account.at_once(IssueReason::Expired, now);
+        match &mut self.state {
+            // Its refresh was held back; with the token gone the schedule would be lost.
+            State::Running(idle @ None) => {
+                let due = self.account.ahead_from.map_or(soonest, |from| soonest.max(from));
+                *idle = Some(Work::scheduled(due, IssueReason::Expired));
+            }
+            State::AuthRetrying(LongWindow { work: Work::Scheduled { due, .. }, .. }) => *due = due.min(soonest),
+            State::Pending(_)
+            | State::Running(Some(_))
+            | State::AuthRetrying(_)
+            | State::Unauthenticated(_)
+            | State::Stopped(_) => {}
+        }
+    }
+
+    pub(super) fn issued(&mut self, run: Run, lifetime: Option<Duration>, sent: Now, now: Now) -> Option<Adopted> {
+        let then = self.landing(run)?.then;
+        let validity = lifetime
+            .or(self.policy.assumed_lifetime)
+            .map(|lifetime| Validity::of(lifetime, &self.policy, &mut self.jitter));
+        let ends = validity.map(|validity| sent.after(validity.serve_for));
+        if ends.is_some_and(|ends| ends.passed(now)) {
+            self.failed(run, &IssueError::of_rule(Delivery::Answered, EXPIRED_ON_ARRIVAL), now);
+            return None;
+        }
+        let generation = self.latest.map_or(Generation::FIRST, Generation::next);
+        self.latest = Some(generation);
+        self.account.attempt_succeeded(now);
+        self.account.held =
+            Some(Held { generation, ends, refresh: validity.map(|validity| sent.after(validity.refresh_after)) });
+        // The success fulfils a nudge and a jump. It cannot fulfil a wish for claims that it was not asked for.
+        let again = (then.claims && self.account.forced.spend(now))
+            .then(|| Work::scheduled(self.account.at_once(IssueReason::Rejected, now), IssueReason::Rejected));
+        match &mut self.state {
+            State::AuthRetrying(window) if window.cause == RetryCause::RejectedByResource => {
+                window.attempt_ended(now, &mut self.jitter);
+                let tick = now.after(self.jitter.tick(&self.policy));
+                window.work = again.unwrap_or(Work::scheduled(tick, IssueReason::Probe));
+            }
+            State::Pending(_) | State::Running(_) | State::AuthRetrying(_) => self.state = State::Running(again),
+            State::Unauthenticated(_) | State::Stopped(_) => {}
+        }
+        Some(Adopted { generation, ends })
+    }
+
+    pub(super) fn failed(&mut self, run: Run, error: &IssueError, now: Now) {
+        let Some(Landing { reason, retry, then }) = self.landing(run) else {
+            return;
+        };
+        self.account.attempt_failed(now, error.retry_after().map(|wait| now.after(capped(wait, &self.policy))));
+        if let Some(code) = self.account.final_word(error, self.policy.max_tries, now) {
+            self.state = State::Unauthenticated(UnauthenticatedReason::Rejected(code));
+            return;
+        }
+        // The next try is no longer the nudge: it has to heed what the server just asked for.
+        let reason = if reason == IssueReason::Nudged { IssueReason::Probe } else { reason };
+        let floor = self.account.floor(reason);
+        let tick = now.after(self.jitter.tick(&self.policy)).max(floor);
+        let slow = Work::scheduled(tick, IssueReason::Probe);
+        let (policy, jitter) = (&*self.policy, &mut self.jitter);
+        let mut next_try = |retry: Option<ShortRetry>| {
+            let mut retry = retry.unwrap_or_else(|| ShortRetry::starting(now, policy));
+            let due = retry.failed(now, floor, policy, jitter)?;
+            Some(Work::Scheduled { due, reason, retry: Some(retry) })
+        };
+        match &mut self.state {
+            State::Pending(work) | State::Running(Some(work)) => match next_try(retry) {
+                Some(again) => *work = again,
+                None => self.enter_long_window(RetryCause::TokenEndpoint, slow, now),
+            },
+            State::AuthRetrying(window) if window.awake >= self.policy.auth_retrying_ceiling => {
+                let ceiling = self.policy.auth_retrying_ceiling;
+                self.state = State::Unauthenticated(UnauthenticatedReason::CeilingExceeded(ceiling));
+                return;
+            }
+            State::AuthRetrying(window) => {
+                window.work = if then.jumped {
+                    let retry = Some(ShortRetry::starting(now, policy));
+                    Work::Scheduled { due: floor, reason: IssueReason::Probe, retry }
+                } else {
+                    retry.and_then(|retry| next_try(Some(retry))).unwrap_or(slow)
+                };
+                window.attempt_ended(now, &mut self.jitter);
+            }
+            State::Running(None) | State::Unauthenticated(_) | State::Stopped(_) => {}
+        }
+        if then.nudged {
+            self.nudged(now);
+        }
+    }
+
+    pub(super) fn rejected(&mut self, generation: Generation, objection: Objection, now: Now) {
+        let current = self.account.held.is_some_and(|held| held.generation == generation);
+        if !current || self.account.forced.is_empty(now) {
+            return;
+        }
+        let strikes = self.account.strikes.refused(generation);
+        if objection == Objection::Definite && self.account.can_refresh {
+            self.account.held = None;
+        }
+        match &mut self.state {
+            State::Running(None) if !self.account.can_refresh => {
+                self.state = State::Unauthenticated(UnauthenticatedReason::RejectedByResource);
+            }
+            State::Running(None) if strikes >= STRIKES => {
+                let tick = now.after(self.jitter.tick(&self.policy));
+                let work = Work::scheduled(tick, IssueReason::Probe);
+                self.enter_long_window(RetryCause::RejectedByResource, work, now);
+            }
+            State::Running(idle @ None) => {
+                self.account.forced.spend(now);
+                let soonest = self.account.at_once(IssueReason::Rejected, now);
+                *idle = Some(Work::scheduled(soonest, IssueReason::Rejected));
+            }
+            State::Pending(Work::InFlight { then, .. })
+            | State::Running(Some(Work::InFlight { then, .. }))
+            | State::AuthRetrying(LongWindow { work: Work::InFlight { then, .. }, .. }) => {
+                then.claims |= objection == Objection::Claims;
+            }
+            State::Pending(Work::Scheduled { .. })
+            | State::Running(Some(Work::Scheduled { .. }))
+            | State::AuthRetrying(LongWindow { work: Work::Scheduled { .. }, .. })
+            | State::Unauthenticated(_)
+            | State::Stopped(_) => {}
+        }
+    }
+
+    pub(super) fn accepted(&mut self, generation: Generation) {
+        if self.account.held.is_none_or(|held| held.generation != generation) {
+            return;
+        }
+        self.account.strikes = Strikes::default();
+        match &mut self.state {
+            State::AuthRetrying(LongWindow { cause: RetryCause::RejectedByResource, work, .. }) => {
+                let in_flight = matches!(work, Work::InFlight { .. });
+                self.state = State::Running(in_flight.then(|| work.clone()));
+            }
+            State::Unauthenticated(UnauthenticatedReason::RejectedByResource) => {
+                self.run = self.run.next();
+                self.state = State::Running(None);
+            }
+            State::Pending(_)
+            | State::Running(_)
+            | State::AuthRetrying(_)
+            | State::Unauthenticated(_)
+            | State::Stopped(_) => {}
+        }
+    }
+
+    pub(super) fn nudged(&mut self, now: Now) {
+        let mut soonest = self.account.at_once(IssueReason::Nudged, now);
+        if let Some(from) = self.account.nudge_from {
+            soonest = soonest.max(from);
+        }
+        let nudge = Work::scheduled(soonest, IssueReason::Nudged);
+        match &mut self.state {
+            State::Unauthenticated(_) => {
+                self.run = self.run.next();
+                self.account.forget_record();
+                self.state = State::Pending(nudge);
+            }
+            State::Running(idle @ None) => *idle = Some(nudge),
+            State::Pending(work) | State::Running(Some(work)) | State::AuthRetrying(LongWindow { work, .. }) => {
+                match work {
+                    Work::InFlight { then, .. } => then.nudged = true,
+                    Work::Scheduled { due, reason, .. } if soonest.mono < due.mono => {
+                        (*due, *reason) = (soonest, IssueReason::Nudged);
+                    }
+                    Work::Scheduled { .. } => {}
+                }
+            }
+            State::Stopped(_) => {}
+        }
+    }
+
+    /// In the long window the short retry runs again, for the network may be back in seconds. It does not start over
+    /// while it runs, or a clock that keeps jumping would keep it at its shortest wait.
+    pub(super) fn clock_jumped(&mut self, now: Now) {
+        let soonest = self.account.at_once(IssueReason::Probe, now);
+        if let State::AuthRetrying(window) = &mut self.state {
+            match &mut window.work {
+                Work::InFlight { then, .. } => then.jumped = true,
+                Work::Scheduled { due, retry: retry @ None, .. } => {
+                    *due = due.min(soonest);
+                    *retry = Some(ShortRetry::starting(now, &self.policy));
+                }
+                Work::Scheduled { .. } => {}
+            }
+        }
+    }
+
+    pub(super) fn reauthenticated(&mut self, can_refresh: bool, now: Now) {
+        if let State::Stopped(_) = self.state {
+            return;
+        }
+        self.run = self.run.next();
+        self.account = Account::new(&self.policy, can_refresh);
+        self.state = State::Pending(Work::scheduled(now.after(Duration::ZERO), IssueReason::Initial));
+    }
+
+    fn enter_long_window(&mut self, cause: RetryCause, work: Work, now: Now) {
+        let probe = DemandProbe::starting(now, &self.policy, &mut self.jitter);
+        self.state = State::AuthRetrying(LongWindow { cause, awake: Duration::ZERO, probe, work });
+    }
+}
+
+const STRIKES: u32 = 3;

@@ -1,0 +1,55 @@
+//! The attempt that comes next, or is in flight.
+
+use std::time::Duration;
+
+use crate::{
+    IssueReason, RetryCause,
+    schedule::{Deadline, DemandProbe, Jitter, Now, ShortRetry},
+};
+
+#[derive(Debug)]
+pub(super) struct LongWindow {
+    pub(super) cause: RetryCause,
+    pub(super) awake: Duration,
+    pub(super) probe: Option<DemandProbe>,
+    pub(super) work: Work,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    Scheduled { due: Deadline, reason: IssueReason, retry: Option<ShortRetry> },
+    InFlight { reason: IssueReason, retry: Option<ShortRetry>, then: Remembered },
+}
+
+/// What came in while an attempt was in flight, to be acted on when it ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Remembered {
+    pub(super) nudged: bool,
+    pub(super) jumped: bool,
+    pub(super) claims: bool,
+}
+
+/// An attempt that has just ended.
+pub(super) struct Landing {
+    pub(super) reason: IssueReason,
+    pub(super) retry: Option<ShortRetry>,
+    pub(super) then: Remembered,
+}
+
+impl Work {
+    pub(super) const fn scheduled(due: Deadline, reason: IssueReason) -> Self {
+        Self::Scheduled { due, reason, retry: None }
+    }
+
+    pub(super) fn is_due(&self, now: Now) -> bool {
+        matches!(self, Self::Scheduled { due, .. } if due.passed(now))
+    }
+}
+
+impl LongWindow {
+    pub(super) fn attempt_ended(&mut self, now: Now, jitter: &mut Jitter) {
+        if let Some(probe) = &mut self.probe {
+            probe.attempt_ended(now, jitter);
+        }
+    }
+}
