@@ -142,7 +142,7 @@ impl Machine {
             Event::Nudged => self.nudged(now),
             Event::ClockJumped => self.clock_jumped(now),
             Event::Reauthenticated { can_refresh } => self.reauthenticated(can_refresh, now),
-            Event::ShutDown(reason) => self.state = State::Stopped(reason),
+            Event::ShutDown(reason) => self.shut_down(reason),
         }
         Step { start: self.start_due(now), publish: self.announce(), adopted }
     }

@@ -8,7 +8,7 @@ use super::{
     work::{Landing, LongWindow, Work},
 };
 use crate::{
-    Delivery, Generation, IssueError, IssueReason, RetryCause, UnauthenticatedReason,
+    Delivery, Generation, IssueError, IssueReason, RetryCause, StopReason, UnauthenticatedReason,
     schedule::{DemandProbe, Now, ShortRetry, Validity, capped},
 };
 
@@ -237,6 +237,13 @@ impl Machine {
                 }
                 Work::Scheduled { .. } => {}
             }
+        }
+    }
+
+    /// The first reason stays: the last handle is dropped after every shutdown.
+    pub(super) fn shut_down(&mut self, reason: StopReason) {
+        if !matches!(self.state, State::Stopped(_)) {
+            self.state = State::Stopped(reason);
         }
     }
 
