@@ -43,8 +43,9 @@ impl Deadline {
         Self { mono: self.mono.max(other.mono), wall: self.wall.max(other.wall) }
     }
 
+    /// Has passed as soon as either has.
     pub(crate) fn min(self, other: Self) -> Self {
-        if other.mono < self.mono { other } else { self }
+        Self { mono: self.mono.min(other.mono), wall: self.wall.min(other.wall) }
     }
 }
 
@@ -191,25 +192,31 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) const fn full(size: ForcedRefreshes) -> Self {
-        Self { full_at: Duration::ZERO, size }
+    pub(crate) fn full(size: ForcedRefreshes) -> Self {
+        // A refill of `Duration::MAX` is meant to be never; unbounded, it would saturate and never run dry instead.
+        Self { full_at: Duration::ZERO, size: ForcedRefreshes { refill: size.refill.min(LONGEST_REFILL), ..size } }
     }
 
     pub(crate) fn is_empty(self, now: Now) -> bool {
-        self.after_spending(now).is_none()
+        !self.open_from().passed(now)
+    }
+
+    /// When there is one to take out. The budget goes by time the machine was awake, so only by the monotonic clock.
+    pub(crate) fn open_from(self) -> Deadline {
+        let mono = match self.size.burst.checked_sub(1) {
+            Some(others) => self.full_at.saturating_sub(self.size.refill.saturating_mul(others)),
+            None => Duration::MAX,
+        };
+        Deadline { mono, wall: Duration::MAX }
     }
 
     /// Takes one out; `false` if there is none.
     pub(crate) fn spend(&mut self, now: Now) -> bool {
-        let spent = self.after_spending(now);
-        self.full_at = spent.unwrap_or(self.full_at);
-        spent.is_some()
-    }
-
-    fn after_spending(self, now: Now) -> Option<Duration> {
-        let full_at = self.full_at.max(now.mono).saturating_add(self.size.refill);
-        let deepest = now.mono.saturating_add(self.size.refill.saturating_mul(self.size.burst));
-        (full_at <= deepest).then_some(full_at)
+        let open = !self.is_empty(now);
+        if open {
+            self.full_at = self.full_at.max(now.mono).saturating_add(self.size.refill);
+        }
+        open
     }
 }
 
@@ -226,6 +233,7 @@ fn scale(span: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(span.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }
 
+const LONGEST_REFILL: Duration = minutes(10 * 365 * 24 * 60);
 const SHORT_JITTER: f64 = 0.2;
 const LONG_JITTER: f64 = 0.1;
 const REFRESH_JITTER: f64 = 0.1;
