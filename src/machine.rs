@@ -15,7 +15,7 @@ use self::{
     work::{Landing, LongWindow, Remembered, Work},
 };
 use crate::{
-    AuthStatus, Generation, IssueError, IssueReason, RefreshPolicy, StopReason, UnauthenticatedReason,
+    AuthStatus, Generation, IssueError, IssueReason, RefreshPolicy, RetryCause, StopReason, UnauthenticatedReason,
     schedule::{Budget, Deadline, Jitter, Now},
 };
 
@@ -197,18 +197,15 @@ impl Machine {
     pub(crate) fn outlook(&self) -> Outlook {
         match &self.state {
             State::Pending(Work::InFlight { .. }) | State::Running(Some(Work::InFlight { .. })) => Outlook::InFlight,
-            State::Pending(Work::Scheduled { due, retry, .. })
-            | State::Running(Some(Work::Scheduled { due, retry, .. })) => Outlook::From(match retry {
-                Some(_) => *due,
-                None => due.min(self.account.floor(IssueReason::Expired)),
-            }),
+            State::Pending(Work::Scheduled { due, .. })
+            | State::Running(Some(Work::Scheduled { due, retry: Some(_), .. })) => Outlook::From(*due),
+            State::Running(Some(Work::Scheduled { due, retry: None, .. })) => {
+                Outlook::From(due.min(self.account.floor(IssueReason::Expired)))
+            }
             State::Running(None) => Outlook::From(self.account.floor(IssueReason::Expired)),
             State::AuthRetrying(window) => Outlook::FailFast(match &window.work {
                 Work::InFlight { .. } => None,
-                Work::Scheduled { due, .. } => Some(match &window.probe {
-                    Some(probe) => due.min(probe.from().max(self.account.floor(IssueReason::Probe))),
-                    None => *due,
-                }),
+                Work::Scheduled { due, .. } => Some(self.probe_from().map_or(*due, |from| due.min(from))),
             }),
             State::Unauthenticated(_) | State::Stopped(_) => Outlook::Closed,
         }
@@ -258,6 +255,24 @@ impl Machine {
     fn refresh_due(&self) -> Option<Deadline> {
         let refresh = self.account.held?.refresh?.max(self.account.floor(IssueReason::Ahead));
         Some(self.account.ahead_from.map_or(refresh, |from| refresh.max(from)))
+    }
+
+    /// When callers' demand may start an attempt in the long window, unless another schedule has taken over.
+    fn probe_from(&self) -> Option<Deadline> {
+        let State::AuthRetrying(LongWindow {
+            cause,
+            probe: Some(probe),
+            work: Work::Scheduled { retry: None, .. },
+            ..
+        }) = &self.state
+        else {
+            return None;
+        };
+        let from = probe.from().max(self.account.floor(IssueReason::Probe));
+        Some(match cause {
+            RetryCause::TokenEndpoint => from,
+            RetryCause::RejectedByResource => from.max(self.account.forced.open_from()),
+        })
     }
 
     /// What was in flight, if its result is this run's.

@@ -18,23 +18,22 @@ impl Machine {
             return;
         }
         let soonest = self.account.at_once(IssueReason::Expired, now);
+        let probe_open = self.probe_from().is_some_and(|from| from.passed(now));
         match &mut self.state {
             State::Running(idle @ None) => *idle = Some(Work::scheduled(soonest, IssueReason::Expired)),
-            State::Pending(Work::Scheduled { due, retry: None, .. })
-            | State::Running(Some(Work::Scheduled { due, retry: None, .. })) => *due = due.min(soonest),
-            State::AuthRetrying(LongWindow {
-                cause,
-                probe: Some(probe),
-                work: Work::Scheduled { due, reason, retry: None },
-                ..
-            }) => {
+            State::Running(Some(work @ Work::Scheduled { retry: None, .. })) => {
+                work.bring_forward(soonest, IssueReason::Expired, now);
+            }
+            State::AuthRetrying(LongWindow { cause, probe: Some(probe), work, .. })
+                if probe_open && !work.is_due(now) =>
+            {
                 // Where the resource server is the trouble, a probe is one more forced refresh.
-                let open = probe.from().passed(now) && soonest.passed(now) && !due.passed(now);
-                if open && (*cause == RetryCause::TokenEndpoint || self.account.forced.spend(now)) {
-                    (*due, *reason) = (soonest, IssueReason::Probe);
+                if *cause == RetryCause::TokenEndpoint || self.account.forced.spend(now) {
+                    *work = Work::scheduled(soonest, IssueReason::Probe);
                     probe.started();
                 }
             }
+            // What a pending run waits for is its backoff, or the distance to the nudge before the one that opened it.
             State::Pending(_)
             | State::Running(Some(_))
             | State::AuthRetrying(_)
@@ -55,12 +54,8 @@ impl Machine {
                 let due = self.account.ahead_from.map_or(soonest, |from| soonest.max(from));
                 *idle = Some(Work::scheduled(due, IssueReason::Expired));
             }
-            State::AuthRetrying(LongWindow { work: Work::Scheduled { due, .. }, .. }) => *due = due.min(soonest),
-            State::Pending(_)
-            | State::Running(Some(_))
-            | State::AuthRetrying(_)
-            | State::Unauthenticated(_)
-            | State::Stopped(_) => {}
+            State::AuthRetrying(window) => window.work.bring_forward(soonest, IssueReason::Expired, now),
+            State::Pending(_) | State::Running(Some(_)) | State::Unauthenticated(_) | State::Stopped(_) => {}
         }
     }
 
@@ -214,10 +209,7 @@ impl Machine {
             State::Pending(work) | State::Running(Some(work)) | State::AuthRetrying(LongWindow { work, .. }) => {
                 match work {
                     Work::InFlight { then, .. } => then.nudged = true,
-                    Work::Scheduled { due, reason, .. } if soonest.mono < due.mono => {
-                        (*due, *reason) = (soonest, IssueReason::Nudged);
-                    }
-                    Work::Scheduled { .. } => {}
+                    Work::Scheduled { .. } => work.bring_forward(soonest, IssueReason::Nudged, now),
                 }
             }
             State::Stopped(_) => {}
@@ -231,9 +223,9 @@ impl Machine {
         if let State::AuthRetrying(window) = &mut self.state {
             match &mut window.work {
                 Work::InFlight { then, .. } => then.jumped = true,
-                Work::Scheduled { due, retry: retry @ None, .. } => {
-                    *due = due.min(soonest);
+                Work::Scheduled { retry: retry @ None, .. } => {
                     *retry = Some(ShortRetry::starting(now, &self.policy));
+                    window.work.bring_forward(soonest, IssueReason::Probe, now);
                 }
                 Work::Scheduled { .. } => {}
             }

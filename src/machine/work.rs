@@ -41,6 +41,15 @@ impl Work {
         Self::Scheduled { due, reason, retry: None }
     }
 
+    /// Makes it start sooner, and for this reason; never later.
+    pub(super) fn bring_forward(&mut self, sooner: Deadline, why: IssueReason, now: Now) {
+        if let Self::Scheduled { due, reason, .. } = self
+            && sooner.remaining(now) < due.remaining(now)
+        {
+            (*due, *reason) = (sooner, why);
+        }
+    }
+
     pub(super) fn is_due(&self, now: Now) -> bool {
         matches!(self, Self::Scheduled { due, .. } if due.passed(now))
     }
