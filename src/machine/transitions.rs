@@ -101,16 +101,25 @@ impl Machine {
         // The next try is no longer the nudge: it has to heed what the server just asked for.
         let reason = if reason == IssueReason::Nudged { IssueReason::Probe } else { reason };
         let floor = self.account.floor(reason);
-        let tick = now.after(self.jitter.tick(&self.policy)).max(floor);
-        let slow = Work::scheduled(tick, IssueReason::Probe);
         let (policy, jitter) = (&*self.policy, &mut self.jitter);
-        let mut next_try = |retry: Option<ShortRetry>| {
-            let mut retry = retry.unwrap_or_else(|| ShortRetry::starting(now, policy));
+        let mut next_try = |mut retry: ShortRetry| {
             let due = retry.failed(now, floor, policy, jitter)?;
             Some(Work::Scheduled { due, reason, retry: Some(retry) })
         };
+        let again = match &self.state {
+            State::Pending(_) | State::Running(_) => {
+                next_try(retry.unwrap_or_else(|| ShortRetry::starting(now, policy)))
+            }
+            // Where the short retry is over, only a jump brings it back.
+            State::AuthRetrying(_) | State::Unauthenticated(_) | State::Stopped(_) => retry.and_then(next_try),
+        };
+        let slow = if then.jumped {
+            Work::Scheduled { due: floor, reason: IssueReason::Probe, retry: Some(ShortRetry::starting(now, policy)) }
+        } else {
+            Work::scheduled(now.after(self.jitter.tick(policy)).max(floor), IssueReason::Probe)
+        };
         match &mut self.state {
-            State::Pending(work) | State::Running(Some(work)) => match next_try(retry) {
+            State::Pending(work) | State::Running(Some(work)) => match again {
                 Some(again) => *work = again,
                 None => self.enter_long_window(RetryCause::TokenEndpoint, slow, now),
             },
@@ -120,12 +129,7 @@ impl Machine {
                 return;
             }
             State::AuthRetrying(window) => {
-                window.work = if then.jumped {
-                    let retry = Some(ShortRetry::starting(now, policy));
-                    Work::Scheduled { due: floor, reason: IssueReason::Probe, retry }
-                } else {
-                    retry.and_then(|retry| next_try(Some(retry))).unwrap_or(slow)
-                };
+                window.work = again.unwrap_or(slow);
                 window.attempt_ended(now, &mut self.jitter);
             }
             State::Running(None) | State::Unauthenticated(_) | State::Stopped(_) => {}
@@ -220,15 +224,19 @@ impl Machine {
     /// while it runs, or a clock that keeps jumping would keep it at its shortest wait.
     pub(super) fn clock_jumped(&mut self, now: Now) {
         let soonest = self.account.at_once(IssueReason::Probe, now);
-        if let State::AuthRetrying(window) = &mut self.state {
-            match &mut window.work {
-                Work::InFlight { then, .. } => then.jumped = true,
-                Work::Scheduled { retry: retry @ None, .. } => {
-                    *retry = Some(ShortRetry::starting(now, &self.policy));
-                    window.work.bring_forward(soonest, IssueReason::Probe, now);
-                }
-                Work::Scheduled { .. } => {}
+        match &mut self.state {
+            State::Pending(Work::InFlight { then, .. })
+            | State::Running(Some(Work::InFlight { then, .. }))
+            | State::AuthRetrying(LongWindow { work: Work::InFlight { then, .. }, .. }) => then.jumped = true,
+            State::AuthRetrying(LongWindow { work: work @ Work::Scheduled { retry: None, .. }, .. }) => {
+                work.bring_forward(soonest, IssueReason::Probe, now);
+                work.run_short_retry(ShortRetry::starting(now, &self.policy));
             }
+            State::Pending(_)
+            | State::Running(_)
+            | State::AuthRetrying(_)
+            | State::Unauthenticated(_)
+            | State::Stopped(_) => {}
         }
     }
 

@@ -50,6 +50,13 @@ impl Work {
         }
     }
 
+    /// The attempt that is scheduled becomes the first of a short retry.
+    pub(super) fn run_short_retry(&mut self, starting: ShortRetry) {
+        if let Self::Scheduled { retry, .. } = self {
+            *retry = Some(starting);
+        }
+    }
+
     pub(super) fn is_due(&self, now: Now) -> bool {
         matches!(self, Self::Scheduled { due, .. } if due.passed(now))
     }
