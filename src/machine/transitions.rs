@@ -123,7 +123,8 @@ impl Machine {
                 Some(again) => *work = again,
                 None => self.enter_long_window(RetryCause::TokenEndpoint, slow, now),
             },
-            State::AuthRetrying(window) if window.awake >= self.policy.auth_retrying_ceiling => {
+            // A nudge that came in meanwhile gets its own attempt before the ceiling falls.
+            State::AuthRetrying(window) if window.awake >= self.policy.auth_retrying_ceiling && !then.nudged => {
                 let ceiling = self.policy.auth_retrying_ceiling;
                 self.state = State::Unauthenticated(UnauthenticatedReason::CeilingExceeded(ceiling));
                 return;
@@ -182,8 +183,8 @@ impl Machine {
         self.account.strikes = Strikes::default();
         match &mut self.state {
             State::AuthRetrying(LongWindow { cause: RetryCause::RejectedByResource, work, .. }) => {
-                let in_flight = matches!(work, Work::InFlight { .. });
-                self.state = State::Running(in_flight.then(|| work.clone()));
+                let work = Some(work.clone()).filter(Work::goes_on_without_the_tick);
+                self.state = State::Running(work);
             }
             State::Unauthenticated(UnauthenticatedReason::RejectedByResource) => {
                 self.run = self.run.next();

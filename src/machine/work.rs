@@ -57,6 +57,14 @@ impl Work {
         }
     }
 
+    /// In flight, or asked for by somebody: not to be forgotten when the long window ends.
+    pub(super) fn goes_on_without_the_tick(&self) -> bool {
+        match self {
+            Self::InFlight { .. } => true,
+            Self::Scheduled { reason, .. } => matches!(reason, IssueReason::Nudged | IssueReason::Rejected),
+        }
+    }
+
     pub(super) fn is_due(&self, now: Now) -> bool {
         matches!(self, Self::Scheduled { due, .. } if due.passed(now))
     }
