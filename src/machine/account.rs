@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     Delivery, Generation, IssueError, IssueReason, OAuthCode, RefreshPolicy, Verdict,
-    schedule::{Budget, Deadline, Now},
+    schedule::{Budget, Deadline, Now, capped},
 };
 
 /// What is known of the current account. Dropped with it.
@@ -62,13 +62,18 @@ impl Account {
     }
 
     pub(super) fn attempt_succeeded(&mut self, now: Now) {
-        self.attempt_failed(now, None);
+        self.rest = Some(now.after(REST));
+        self.retry_after = None;
         self.suspicion = None;
     }
 
-    pub(super) fn attempt_failed(&mut self, now: Now, retry_after: Option<Deadline>) {
+    /// What a server asked for stands until a server answers again: an attempt that reached nobody does not lift it.
+    pub(super) fn attempt_failed(&mut self, error: &IssueError, policy: &RefreshPolicy, now: Now) {
         self.rest = Some(now.after(REST));
-        self.retry_after = retry_after;
+        let retry_after = error.retry_after().map(|wait| now.after(capped(wait, policy)));
+        if retry_after.is_some() || error.delivery() == Delivery::Answered {
+            self.retry_after = retry_after;
+        }
     }
 
     /// No attempt for this reason may start before this.

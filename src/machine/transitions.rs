@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Delivery, Generation, IssueError, IssueReason, RetryCause, StopReason, UnauthenticatedReason,
-    schedule::{DemandProbe, Now, ShortRetry, Validity, capped},
+    schedule::{DemandProbe, Now, ShortRetry, Validity},
 };
 
 impl Machine {
@@ -93,7 +93,7 @@ impl Machine {
         let Some(Landing { reason, retry, then }) = self.landing(run) else {
             return;
         };
-        self.account.attempt_failed(now, error.retry_after().map(|wait| now.after(capped(wait, &self.policy))));
+        self.account.attempt_failed(error, &self.policy, now);
         if let Some(code) = self.account.final_word(error, self.policy.max_tries, now) {
             self.state = State::Unauthenticated(UnauthenticatedReason::Rejected(code));
             return;
