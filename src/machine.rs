@@ -236,9 +236,11 @@ impl Machine {
         let (reason, retry) = (*reason, retry.take());
         *work = Work::InFlight { reason, retry, then: Remembered::default() };
         match reason {
-            IssueReason::Ahead => self.account.ahead_from = Some(now.after(AHEAD_SPACING)),
+            IssueReason::Ahead | IssueReason::Expired => {
+                self.account.unasked_from = Some(now.after(UNASKED_SPACING));
+            }
             IssueReason::Nudged => self.account.nudge_from = Some(now.after(NUDGE_SPACING)),
-            IssueReason::Initial | IssueReason::Expired | IssueReason::Rejected | IssueReason::Probe => {}
+            IssueReason::Initial | IssueReason::Rejected | IssueReason::Probe => {}
         }
         Some(reason)
     }
@@ -254,7 +256,7 @@ impl Machine {
 
     fn refresh_due(&self) -> Option<Deadline> {
         let refresh = self.account.held?.refresh?.max(self.account.floor(IssueReason::Ahead));
-        Some(self.account.ahead_from.map_or(refresh, |from| refresh.max(from)))
+        Some(self.account.unasked_from.map_or(refresh, |from| refresh.max(from)))
     }
 
     /// When callers' demand may start an attempt in the long window, unless another schedule has taken over.
@@ -313,7 +315,7 @@ impl Run {
 /// The name of the rule by which a token that cannot be served even for a moment is a failed attempt.
 pub(crate) const EXPIRED_ON_ARRIVAL: &str = "expired-on-arrival";
 
-const AHEAD_SPACING: Duration = Duration::from_secs(5);
+const UNASKED_SPACING: Duration = Duration::from_secs(5);
 const NUDGE_SPACING: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ pub(super) struct Account {
     rest: Option<Deadline>,
     /// No attempt but a nudged one before this: the server asked for it.
     retry_after: Option<Deadline>,
-    pub(super) ahead_from: Option<Deadline>,
+    /// No refresh that nobody asked for before this, or tokens that live for a second would make a hot loop.
+    pub(super) unasked_from: Option<Deadline>,
     pub(super) nudge_from: Option<Deadline>,
     pub(super) forced: Budget,
     pub(super) strikes: Strikes,
@@ -53,7 +54,7 @@ impl Account {
             held: None,
             rest: None,
             retry_after: None,
-            ahead_from: None,
+            unasked_from: None,
             nudge_from: None,
             forced: Budget::full(policy.forced_refreshes),
             strikes: Strikes::default(),

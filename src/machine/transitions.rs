@@ -51,7 +51,7 @@ impl Machine {
         match &mut self.state {
             // Its refresh was held back; with the token gone the schedule would be lost.
             State::Running(idle @ None) => {
-                let due = self.account.ahead_from.map_or(soonest, |from| soonest.max(from));
+                let due = self.account.unasked_from.map_or(soonest, |from| soonest.max(from));
                 *idle = Some(Work::scheduled(due, IssueReason::Expired));
             }
             State::AuthRetrying(window) => window.work.bring_forward(soonest, IssueReason::Expired, now),
