@@ -80,8 +80,7 @@ impl Machine {
         match &mut self.state {
             State::AuthRetrying(window) if window.cause == RetryCause::RejectedByResource => {
                 window.attempt_ended(now, &mut self.jitter);
-                let tick = now.after(self.jitter.tick(&self.policy));
-                window.work = again.unwrap_or(Work::scheduled(tick, IssueReason::Probe));
+                window.work = again.unwrap_or(Work::ticking(&self.account, &self.policy, &mut self.jitter, now));
             }
             State::Pending(_) | State::Running(_) | State::AuthRetrying(_) => self.state = State::Running(again),
             State::Unauthenticated(_) | State::Stopped(_) => {}
@@ -116,7 +115,7 @@ impl Machine {
         let slow = if then.jumped {
             Work::Scheduled { due: floor, reason: IssueReason::Probe, retry: Some(ShortRetry::starting(now, policy)) }
         } else {
-            Work::scheduled(now.after(self.jitter.tick(policy)).max(floor), IssueReason::Probe)
+            Work::ticking(&self.account, policy, &mut self.jitter, now)
         };
         match &mut self.state {
             State::Pending(work) | State::Running(Some(work)) => match again {
@@ -154,8 +153,7 @@ impl Machine {
                 self.state = State::Unauthenticated(UnauthenticatedReason::RejectedByResource);
             }
             State::Running(None) if strikes >= STRIKES => {
-                let tick = now.after(self.jitter.tick(&self.policy));
-                let work = Work::scheduled(tick, IssueReason::Probe);
+                let work = Work::ticking(&self.account, &self.policy, &mut self.jitter, now);
                 self.enter_long_window(RetryCause::RejectedByResource, work, now);
             }
             State::Running(idle @ None) => {

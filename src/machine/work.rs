@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::account::Account;
 use crate::{
-    IssueReason, RetryCause,
+    IssueReason, RefreshPolicy, RetryCause,
     schedule::{Deadline, DemandProbe, Jitter, Now, ShortRetry},
 };
 
@@ -39,6 +40,12 @@ pub(super) struct Landing {
 impl Work {
     pub(super) const fn scheduled(due: Deadline, reason: IssueReason) -> Self {
         Self::Scheduled { due, reason, retry: None }
+    }
+
+    /// The next attempt of the long window. A tick of a second, shortened by its jitter, would come before the floor.
+    pub(super) fn ticking(account: &Account, policy: &RefreshPolicy, jitter: &mut Jitter, now: Now) -> Self {
+        let due = now.after(jitter.tick(policy)).max(account.floor(IssueReason::Probe));
+        Self::scheduled(due, IssueReason::Probe)
     }
 
     /// Makes it start sooner, and for this reason; never later.
