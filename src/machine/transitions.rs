@@ -8,7 +8,7 @@ use super::{
     work::{Landing, LongWindow, Work},
 };
 use crate::{
-    Delivery, Generation, IssueError, IssueReason, RetryCause, StopReason, UnauthenticatedReason,
+    Delivery, Generation, IssueError, IssueReason, RetryCause, StopReason, UnauthenticatedReason, Verdict,
     schedule::{DemandProbe, Now, ShortRetry, Validity},
 };
 
@@ -100,6 +100,11 @@ impl Machine {
         // The next try is no longer the nudge: it has to heed what the server just asked for.
         let reason = if reason == IssueReason::Nudged { IssueReason::Probe } else { reason };
         let floor = self.account.floor(reason);
+        if let (Verdict::Cancelled, Some(work)) = (error.verdict(), self.work_mut()) {
+            // It says nothing of the token endpoint, so it is no try: as if it had not begun.
+            *work = Work::Scheduled { due: floor, reason, retry };
+            return;
+        }
         let (policy, jitter) = (&*self.policy, &mut self.jitter);
         let mut next_try = |mut retry: ShortRetry| {
             let due = retry.failed(now, floor, policy, jitter)?;
