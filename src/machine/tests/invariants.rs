@@ -14,7 +14,8 @@ impl World {
             flying: self.flying,
         };
         self.count_awake(&before.status);
-        let landed = self.land(&event);
+        let cancelled = matches!(&event, Event::Failed { error, .. } if *error.verdict() == Verdict::Cancelled);
+        let landed = self.land(&event) && !cancelled;
         let step = self.machine.handle(event, self.now);
 
         if kind == Kind::Reauthenticated && !matches!(before.status, AuthStatus::Stopped(_)) {
@@ -164,7 +165,7 @@ impl World {
     fn check_future(&self) {
         let (deadline, next) = (self.machine.deadline(), self.machine.next_attempt());
         for due in [deadline, next].into_iter().flatten() {
-            assert!(!due.passed(self.now), "{due:?} is still due after the step at {:?}", self.now);
+            assert!(!due.remaining(self.now).is_zero(), "{due:?} is still due after the step at {:?}", self.now);
         }
         let live = self.status().is_live();
         assert_eq!(self.machine.open_run().is_some(), live);

@@ -131,12 +131,15 @@ fn the_third_fresh_token_refused_in_a_row_leads_to_the_long_window() {
 #[test]
 fn refusing_one_token_often_is_one_strike() {
     let mut world = World::running();
-    for _ in 0..10 {
-        world.reject(Objection::Suspect);
+    for _ in 0..2 {
+        for _ in 0..10 {
+            world.reject(Objection::Suspect);
+            assert_eq!(world.status(), AuthStatus::Running);
+        }
+        world.land_next(hours(1));
     }
-    world.land_next(hours(1));
     world.reject(Objection::Suspect);
-    assert_eq!(world.status(), AuthStatus::Running);
+    assert_eq!(world.status(), REFUSED);
 }
 
 #[test]
@@ -205,6 +208,22 @@ fn in_the_refused_window_a_probe_is_one_more_forced_refresh() {
     }
     // The budget of four had two left, and another refresh has come back since.
     assert!((2..=3).contains(&probes), "{probes}");
+}
+
+#[test]
+fn callers_in_the_refused_window_are_not_told_of_a_probe_that_the_budget_does_not_allow() {
+    let mut world = World::refused();
+    world.reject(Objection::Definite);
+    while !world.machine.forced_budget().is_empty(world.now) {
+        world.pass(secs(10));
+        if world.demand().start.is_some() {
+            world.fail(unreachable_host());
+        }
+    }
+    // The next probe's gap is 2 min, the tick 10 min, and a refresh is back within 15 min.
+    world.pass(mins(3));
+    assert_eq!(world.machine.outlook(), Outlook::FailFast(world.machine.next_attempt()));
+    assert_eq!(world.demand(), Step::default());
 }
 
 #[test]

@@ -374,6 +374,22 @@ fn an_acceptance_joins_the_attempt_in_flight() {
     assert!(is_about(world.wait_for_next_attempt(), secs(1), 20));
 }
 
+#[test]
+fn a_cancelled_attempt_changes_nothing() {
+    for (condition, mut world) in World::live() {
+        if world.flying.is_none() {
+            world.run_to_next_attempt();
+        }
+        world.pass(hours(25));
+        let (status, news) = (world.status(), world.published.len());
+        for _ in 0..20 {
+            let cancelled = IssueError::new(Verdict::Cancelled, Delivery::NotSent, "test-cancelled", "shut down");
+            assert_eq!(world.fail_next(cancelled), Step::default(), "{condition}");
+        }
+        assert_eq!((world.status(), world.published.len()), (status, news), "{condition}");
+    }
+}
+
 // Unknown OAuth codes.
 
 #[test]
