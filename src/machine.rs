@@ -175,6 +175,10 @@ impl Machine {
         }
     }
 
+    pub(crate) fn latest(&self) -> Option<Generation> {
+        self.latest
+    }
+
     pub(crate) fn forced_budget(&self) -> Budget {
         self.account.forced
     }
@@ -307,6 +311,11 @@ impl Machine {
 }
 
 impl Run {
+    /// Counts from 1.
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
     const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }

@@ -115,7 +115,7 @@ impl ShortRetry {
         Self {
             tries: 0,
             until: now.after(policy.max_elapsed),
-            waits: Doubling { next: policy.initial_retry_interval, cap: policy.max_retry_interval },
+            waits: Doubling::new(policy.initial_retry_interval, policy.max_retry_interval),
         }
     }
 
@@ -141,6 +141,12 @@ pub(crate) struct Doubling {
     cap: Duration,
 }
 
+impl Doubling {
+    pub(crate) const fn new(first: Duration, cap: Duration) -> Self {
+        Self { next: first, cap }
+    }
+}
+
 impl Iterator for Doubling {
     type Item = Duration;
 
@@ -163,7 +169,7 @@ pub(crate) struct DemandProbe {
 impl DemandProbe {
     /// `None` where the policy wants no such probes.
     pub(crate) fn starting(now: Now, policy: &RefreshPolicy, jitter: &mut Jitter) -> Option<Self> {
-        let mut gaps = Doubling { next: policy.demand_probe_interval?, cap: policy.auth_retrying_tick };
+        let mut gaps = Doubling::new(policy.demand_probe_interval?, policy.auth_retrying_tick);
         let gap = gaps.next()?;
         let mut probe = Self { gaps, gap, from: now.after(gap) };
         probe.attempt_ended(now, jitter);
