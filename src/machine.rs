@@ -500,9 +500,10 @@ impl Machine {
         let (reason, retry) = (*reason, retry.take());
         *work = Work::InFlight { reason, retry, then: Remembered::default() };
         match reason {
-            IssueReason::Ahead => self.account.ahead_from = Some(now.after(AHEAD_SPACING)),
+            // Both come of the token's own end, so a token that ends at once must not set a pace of its own.
+            IssueReason::Ahead | IssueReason::Expired => self.account.ahead_from = Some(now.after(AHEAD_SPACING)),
             IssueReason::Nudged => self.account.nudge_from = Some(now.after(NUDGE_SPACING)),
-            IssueReason::Initial | IssueReason::Expired | IssueReason::Rejected | IssueReason::Probe => {}
+            IssueReason::Initial | IssueReason::Rejected | IssueReason::Probe => {}
         }
         Some(reason)
     }
