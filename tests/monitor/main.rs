@@ -8,4 +8,8 @@
 )]
 
 mod callers;
+mod clocks;
+mod outage;
+mod reauthenticate;
+mod rejections;
 mod world;
