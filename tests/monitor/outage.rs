@@ -243,7 +243,7 @@ async fn retry_after_is_capped_and_beats_tick_probe_and_clock_jump() {
     while world.elapsed() < HOUR - 10 * SECOND {
         let wait = world.token_at_once().await.unwrap_err().retry_after().unwrap();
         assert_eq!(wait, HOUR - world.elapsed());
-        if world.elapsed().as_secs() % 600 == 0 {
+        if world.elapsed().as_secs().is_multiple_of(600) {
             // A jump, but not one past the server's wish.
             world.clock.step_back(DAY);
         }

@@ -1,11 +1,19 @@
 //! New credentials on the same handle.
 
-use steadfast::{AuthStatus, IssueReason, RefreshPolicy, Rejection, Stopped};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use steadfast::{AuthStatus, IssueReason, IssuedToken, MonitoredTokenSource, RefreshPolicy, Rejection, Stopped};
 use tokio::time::sleep;
 
 use crate::world::{
-    AUTH_RETRYING, Answer, DAY, FakeSource, HOUR, MILLISECOND, MINUTE, SECOND, World, at_once, busy_for, claims_needed,
-    eternal, failure, hang, quiet, rejected, rejection, token,
+    AUTH_RETRYING, Answer, DAY, FakeSource, HOUR, MILLISECOND, MINUTE, SECOND, World, all, at_once, busy_for,
+    claims_needed, eternal, failure, hang, invalid_token, quiet, rejected, rejection, token,
 };
 
 #[tokio::test(start_paused = true)]
@@ -186,6 +194,44 @@ async fn a_new_login_while_the_old_attempt_hangs_in_auth_retrying() {
     sleep(DAY).await;
     assert_eq!((world.source.count(), new.count()), (1, 2));
     assert_eq!(world.events.told(), []);
+}
+
+/// On several threads, so that the driver runs while handles act.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_gets_a_token_again_that_was_taken_away() {
+    let login = |number: u64| move || async move { Ok(IssuedToken::bearer(number.to_string())) };
+    let policy = RefreshPolicy { settle: Duration::ZERO, ..RefreshPolicy::default() };
+    let tokens = MonitoredTokenSource::builder(login(0)).policy(policy).spawn().unwrap();
+    let (newest_login, last_refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (tokens, newest, refused) = (tokens.clone(), Arc::clone(&newest_login), Arc::clone(&last_refused));
+            tokio::spawn(async move {
+                loop {
+                    let (newest, refused) = (newest.load(Ordering::SeqCst), refused.load(Ordering::SeqCst));
+                    match tokens.try_token() {
+                        Ok(token) => {
+                            assert!(token.secret().parse::<u64>().unwrap() >= newest, "of an old login");
+                            assert!(token.generation().get() > refused, "refused");
+                        }
+                        Err(error) if error.is_stopped() => return,
+                        Err(_) => {}
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for round in 1..=1_000 {
+        tokens.reauthenticate(login(round)).unwrap();
+        newest_login.store(round, Ordering::SeqCst);
+        let token = tokens.token().await.unwrap();
+        assert_eq!(token.secret(), round.to_string());
+        assert_eq!(tokens.reject(token.generation(), Some(&invalid_token())), Rejection::Refreshing);
+        last_refused.store(token.generation().get(), Ordering::SeqCst);
+    }
+    tokens.shutdown().await;
+    all(readers).await;
 }
 
 #[tokio::test(start_paused = true)]
