@@ -70,8 +70,9 @@ impl Driver {
             let planned = self.next_look();
             let landed = tokio::select! {
                 biased;
-                () = self.shared.wake.notified() => None,
+                // First, or handles that never stop asking could keep a result waiting.
                 landed = landing(&mut self.attempt) => Some(landed),
+                () = self.shared.wake.notified() => None,
                 () = sleeping(&self.shared, planned) => None,
             };
             let landed = landed.and_then(|result| Some((self.attempt.take()?, result)));
