@@ -1,6 +1,7 @@
 //! New credentials on the same handle.
 
 use std::{
+    error::Error,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -48,13 +49,17 @@ async fn the_late_result_of_the_old_source_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_result_that_lands_in_the_same_instant_changes_nothing_either() {
-    for yields in 0..16 {
-        let world = World::of(FakeSource::scripted([token(HOUR).taking(5 * SECOND)]));
+    let results: [Answer; 3] = [token(HOUR), rejection("invalid_grant"), failure()];
+    for (late, yields) in results.iter().flat_map(|late| (0..8).map(move |yields| (late, yields))) {
+        let world = World::of(FakeSource::scripted([late.clone().taking(5 * SECOND)]));
         let new = FakeSource::of_new_login([token(HOUR).taking(SECOND)]);
-        sleep(5 * SECOND).await;
+        sleep(5 * SECOND - MILLISECOND).await;
+        let waiting = world.caller();
+        sleep(MILLISECOND).await;
         for _ in 0..yields {
             tokio::task::yield_now().await;
         }
+        let in_time = !waiting.is_finished();
         world.tokens.reauthenticate(new.inside()).unwrap();
         for _ in 0..16 {
             assert!(world.tokens.try_token().unwrap_err().is_still_refreshing());
@@ -62,6 +67,32 @@ async fn a_result_that_lands_in_the_same_instant_changes_nothing_either() {
         }
         assert_eq!(world.tokens.token().await.unwrap().secret(), "new-login-1");
         assert_eq!(world.elapsed(), 6 * SECOND);
+        let answer = waiting.await.unwrap();
+        assert!(!in_time || answer.unwrap().secret() == "new-login-1", "moved over");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nudge_just_before_a_new_login_asks_nothing_of_the_old_source() {
+    let (world, _) = World::holding(FakeSource::scripted([token(HOUR)])).await;
+    sleep(MINUTE).await;
+    world.tokens.retry_now();
+    let new = FakeSource::of_new_login([token(HOUR)]);
+    world.tokens.reauthenticate(new.inside()).unwrap();
+    assert_eq!(world.tokens.token().await.unwrap().secret(), "new-login-1");
+    sleep(MINUTE).await;
+    assert_eq!((world.source.count(), new.count()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_old_failure_is_not_told_of_the_new_login() {
+    let world = World::in_outage(RefreshPolicy::default()).await;
+    let new = FakeSource::of_new_login([hang()]);
+    world.tokens.reauthenticate(new.inside()).unwrap();
+    for _ in 0..2 {
+        assert!(world.tokens.try_token().unwrap_err().source().is_none());
+        assert_eq!(world.tokens.snapshot().last_failure, None);
+        quiet().await;
     }
 }
 

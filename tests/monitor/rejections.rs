@@ -160,11 +160,28 @@ async fn a_token_that_cannot_be_refreshed_is_refused_once_and_served_on() {
         assert_eq!(world.tokens.status(), AuthStatus::Running);
         world.tokens.reject(fixed.generation(), challenge.as_ref());
         quiet().await;
-        let told = [(FIXED_TOKEN_REFUSED, true), (AuthStatus::Running, true), (FIXED_TOKEN_REFUSED, true)];
-        assert_eq!(world.events.told(), told);
+        world.tokens.accept(fixed.generation());
+        quiet().await;
+        let told = [(FIXED_TOKEN_REFUSED, true), (AuthStatus::Running, true)];
+        assert_eq!(world.events.told(), [told.clone(), told].concat());
         sleep(DAY).await;
         assert_eq!(world.source.count(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nudge_gives_a_token_that_cannot_be_refreshed_another_chance() {
+    let (world, fixed) = settled(FakeSource::fixed()).await;
+    world.tokens.reject(fixed.generation(), None);
+    quiet().await;
+    world.source.standing(secret("fixed-1"));
+    world.tokens.retry_now();
+    quiet().await;
+    assert_eq!(world.source.reasons(), [IssueReason::Nudged]);
+    assert!(world.token_at_once().await.unwrap().generation() > fixed.generation());
+    let told = [(FIXED_TOKEN_REFUSED, true), (AuthStatus::Pending, true), (AuthStatus::Running, true)];
+    assert!(world.events.told().iter().all(|event| told.contains(event)));
+    assert_eq!(world.tokens.status(), AuthStatus::Running);
 }
 
 #[tokio::test(start_paused = true)]
