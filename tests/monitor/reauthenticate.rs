@@ -258,8 +258,13 @@ async fn nobody_gets_a_token_again_that_was_taken_away() {
         newest_login.store(round, Ordering::SeqCst);
         let token = tokens.token().await.unwrap();
         assert_eq!(token.secret(), round.to_string());
-        assert_eq!(tokens.reject(token.generation(), Some(&invalid_token())), Rejection::Refreshing);
-        last_refused.store(token.generation().get(), Ordering::SeqCst);
+        if round % 2 == 0 {
+            assert_eq!(tokens.reject(token.generation(), Some(&invalid_token())), Rejection::Refreshing);
+            last_refused.store(token.generation().get(), Ordering::SeqCst);
+        } else {
+            // Something to do for the driver that has to do with the old login.
+            tokens.retry_now();
+        }
     }
     tokens.shutdown().await;
     all(readers).await;
