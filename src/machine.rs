@@ -240,6 +240,7 @@ impl Machine {
         let (reason, retry) = (*reason, retry.take());
         *work = Work::InFlight { reason, retry, then: Remembered::default() };
         match reason {
+            // Both come of the token's own end, so a token that ends at once must not set a pace of its own.
             IssueReason::Ahead | IssueReason::Expired => {
                 self.account.unasked_from = Some(now.after(UNASKED_SPACING));
             }
