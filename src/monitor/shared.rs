@@ -145,6 +145,8 @@ impl Shared {
 
     /// New credentials. Takes effect for readers at once: the old account's token must not be handed out again.
     pub(crate) fn reauthenticate(&self, source: Arc<dyn TokenSource>) -> Result<(), Stopped> {
+        // The host's code, so never under the lock: it may panic, or use the handle.
+        let can_refresh = source.can_refresh();
         let mut inbox = self.inbox();
         if inbox.stopped {
             return Err(Stopped);
@@ -157,13 +159,14 @@ impl Shared {
             outlook: Outlook::InFlight,
             next_attempt: None,
             forced: Budget::full(self.policy.forced_refreshes),
-            can_refresh: source.can_refresh(),
+            can_refresh,
             cause: None,
             ..View::clone(&self.view())
         };
         self.show(view, &inbox);
-        inbox.reauthenticated = Some(source);
+        let unused = inbox.reauthenticated.replace(source);
         drop(inbox);
+        drop(unused);
         self.wake.notify_one();
         Ok(())
     }
@@ -183,7 +186,9 @@ impl Shared {
             View { token: None, status, outlook: Outlook::Closed, next_attempt: None, ..View::clone(&self.view()) };
         self.show(view, &inbox);
         self.delivery.post(news, self.runtime().as_ref());
+        let unused = inbox.reauthenticated.take();
         drop(inbox);
+        drop(unused);
         self.turned.notify_waiters();
         self.wake.notify_one();
     }
