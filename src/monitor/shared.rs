@@ -230,7 +230,10 @@ impl Shared {
         self.runtime.get().cloned().or_else(|| Handle::try_current().ok())
     }
 
+    /// Before anybody is woken: whoever hears of the news and then asks the handle must not find it older.
     fn show(&self, view: View, _locked: &Inbox) {
+        let view = Arc::new(view);
+        self.view.store(Arc::clone(&view));
         if let Some(watch) = self.watch.get() {
             watch.send_if_modified(|status| {
                 let modified = *status != view.status;
@@ -238,7 +241,6 @@ impl Shared {
                 modified
             });
         }
-        self.view.store(Arc::new(view));
     }
 
     fn news(&self, to: AuthStatus, serving: bool, reason: String, next_attempt: Option<Duration>) -> StatusEvent {
@@ -299,19 +301,22 @@ impl Shared {
         }
         self.gate.store(run.map_or(CLOSED, Run::number), Ordering::Release);
         let mut turned = false;
-        let old = self.view.load();
-        if news {
+        let old = self.view.load_full();
+        let news = news.then(|| {
             let now = self.clock.now();
             let next_attempt = view.next_attempt.map(|at| now.wall.saturating_add(at.remaining(now)));
             let mut news = self.news(view.status.clone(), view.token.is_some(), view.reason(&old), next_attempt);
             if old.status != view.status {
                 news.remediation = view.remediation();
             }
-            self.delivery.post(news, self.runtime().as_ref());
-        }
+            news
+        });
         if !view.is_same(&old) {
             turned = view.turns(&old);
             self.show(view, &inbox);
+        }
+        if let Some(news) = news {
+            self.delivery.post(news, self.runtime().as_ref());
         }
         drop(inbox);
         if turned {
