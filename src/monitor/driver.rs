@@ -34,6 +34,8 @@ pub(crate) struct Driver {
     cause: Option<Arc<IssueError>>,
     outcomes: u64,
     epoch: u64,
+    /// News that was not published, for a handle had opened another run by then.
+    owed: bool,
 }
 
 struct Attempt {
@@ -57,6 +59,7 @@ impl Driver {
             cause: None,
             outcomes: 0,
             epoch: 0,
+            owed: false,
         }
     }
 
@@ -232,7 +235,9 @@ impl Driver {
             outcomes: self.outcomes,
             cause: self.cause.clone(),
         };
-        let current = self.shared.publish(view, self.machine.open_run(), self.epoch, publish.is_some());
+        let news = publish.is_some() || self.owed;
+        let current = self.shared.publish(view, self.machine.open_run(), self.epoch, news);
+        self.owed = news && !current;
         if let (true, Some(reason), Some(run)) = (current, start, self.machine.open_run()) {
             self.start(reason, run);
         }

@@ -485,7 +485,8 @@ async fn a_source_and_a_sink_may_call_the_handle_they_serve() {
     }
 
     let place = Arc::default();
-    let tokens = MonitoredTokenSource::builder(Caller(Arc::clone(&place))).sink(Caller(Arc::clone(&place))).spawn().unwrap();
+    let tokens =
+        MonitoredTokenSource::builder(Caller(Arc::clone(&place))).sink(Caller(Arc::clone(&place))).spawn().unwrap();
     *place.lock().unwrap() = Some(tokens.clone());
     timeout(secs(120), tokens.stopped()).await.unwrap();
     timeout(secs(25), tokens.shutdown()).await.unwrap();
@@ -541,7 +542,8 @@ async fn a_sink_may_drop_the_last_handle() {
         drop(inside.lock().unwrap().take());
         async { Ok(()) }
     };
-    *place.lock().unwrap() = Some(MonitoredTokenSource::builder(Upstream::answering(|_| hour())).sink(sink).spawn().unwrap());
+    *place.lock().unwrap() =
+        Some(MonitoredTokenSource::builder(Upstream::answering(|_| hour())).sink(sink).spawn().unwrap());
     settled().await;
     assert_eq!(*seen.lock().unwrap(), [AuthStatus::Running, AuthStatus::Stopped(StopReason::HandlesDropped)]);
     assert_eq!(Arc::strong_count(&seen), 1);
@@ -780,7 +782,8 @@ fn some_generation() -> Generation {
     static FIRST: LazyLock<Generation> = LazyLock::new(|| {
         let make = || {
             paused_runtime().block_on(async {
-                let tokens = MonitoredTokenSource::builder(|| async { Ok(IssuedToken::bearer("other")) }).spawn().unwrap();
+                let tokens =
+                    MonitoredTokenSource::builder(|| async { Ok(IssuedToken::bearer("other")) }).spawn().unwrap();
                 tokens.token().await.unwrap().generation()
             })
         };
