@@ -226,6 +226,11 @@ impl Shared {
         self.delivery.flushed().await;
     }
 
+    /// Delivers what no runtime has delivered yet, or could not, for it went away.
+    pub(crate) fn deliver_on(&self, runtime: &Handle) {
+        self.delivery.go_to_work(runtime);
+    }
+
     fn runtime(&self) -> Option<Handle> {
         self.runtime.get().cloned().or_else(|| Handle::try_current().ok())
     }
