@@ -156,6 +156,8 @@ impl AtWork {
             Ok(Err(_)) => Err(SinkFailure::Panicked),
             Err(_) => {
                 call.abort();
+                // A call that is running on another thread ends at its next wait. Only then may the next one begin.
+                let _ = call.await;
                 Err(SinkFailure::TimedOut)
             }
         }

@@ -93,10 +93,11 @@ async fn a_driver_that_is_dropped_while_its_host_panics_has_not_panicked_itself(
     let (world, driver) = World::pair(|_| hour(), |_, _| Reaction::Take, |builder| builder);
     crate::world::hush();
     let host = tokio::spawn(async move {
-        tokio::select! {
-            () = driver => {}
-            () = settled() => panic!("{}", crate::world::TRAP),
-        }
+        let unwell = async {
+            settled().await;
+            panic!("{}", crate::world::TRAP);
+        };
+        join(driver, unwell).await
     });
     assert!(host.await.unwrap_err().is_panic());
     assert_over(&world, StopReason::DriverDropped, Vec::new()).await;
@@ -230,7 +231,7 @@ async fn a_shutdown_ends_in_time_though_source_and_sink_hang() {
     let world = World::with(|call| if call == 1 { hour() } else { Answer::Never }, |_, _| Reaction::Hang);
     settled().await;
     world.tokens.retry_now();
-    sleep(secs(1)).await;
+    sleep(secs(2)).await;
     assert_eq!(world.upstream.calls(), 2);
     let before = world.age();
     world.tokens.shutdown().await;
@@ -332,14 +333,14 @@ async fn new_credentials_in_the_last_moment_either_come_in_time_or_are_refused()
     let world = World::of(|_| Answer::Broken);
     settled().await;
     let (late, later) = (Upstream::answering(|_| hour()), Upstream::answering(|_| hour()));
-    assert_eq!(world.tokens.reauthenticate(Arc::clone(&late)), Ok(()));
-    let (late, unused) = (Arc::downgrade(&late), Arc::downgrade(&later));
+    let (kept, unused) = (Arc::downgrade(&late), Arc::downgrade(&later));
+    assert_eq!(world.tokens.reauthenticate(late), Ok(()));
     let before = world.upstream.calls();
     world.tokens.shutdown().await;
     assert_eq!(world.tokens.reauthenticate(later), Err(Stopped));
     settled().await;
     assert_eq!(world.tokens.status(), AuthStatus::Stopped(StopReason::ShutDown), "final");
-    assert_eq!((late.strong_count(), unused.strong_count()), (0, 0), "neither source is kept");
+    assert_eq!((kept.strong_count(), unused.strong_count()), (0, 0), "neither source is kept");
     assert_over(&world, StopReason::ShutDown, Vec::new()).await;
     assert_eq!(world.upstream.calls(), before);
 }
@@ -408,7 +409,9 @@ async fn a_source_may_use_the_handle_while_it_is_dropped_or_asked() {
     impl Nosy {
         fn look(&self) {
             if let Some(tokens) = self.0.upgrade() {
-                tokens.retry_now();
+                // Needs the lock, and changes nothing.
+                let _ = tokens.try_token().map(|token| tokens.accept(token.generation()));
+                let _ = tokens.token().now_or_never();
                 let _ = (tokens.status(), tokens.subscribe(), tokens.snapshot());
             }
         }
@@ -440,6 +443,32 @@ async fn a_source_may_use_the_handle_while_it_is_dropped_or_asked() {
     assert_eq!(world.tokens.token().await.unwrap().secret(), "nosy");
     world.tokens.reauthenticate(Nosy(world.tokens.downgrade())).unwrap();
     world.tokens.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_nudges_whenever_it_is_asked_starves_nobody() {
+    struct Restless(WeakTokenSource);
+
+    #[async_trait]
+    impl TokenSource for Restless {
+        async fn issue(&self, _: &IssueRequest) -> Result<IssuedToken, BoxError> {
+            Ok(IssuedToken::bearer("restless"))
+        }
+
+        fn can_refresh(&self) -> bool {
+            if let Some(tokens) = self.0.upgrade() {
+                tokens.retry_now();
+            }
+            true
+        }
+    }
+
+    let world = World::of(|_| hour());
+    world.tokens.reauthenticate(Restless(world.tokens.downgrade())).unwrap();
+    settled().await;
+    assert_eq!(world.tokens.try_token().unwrap().secret(), "restless");
+    world.tokens.shutdown().await;
+    assert_eq!(world.upstream.calls(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -593,30 +622,11 @@ async fn a_subscriber_who_is_woken_finds_the_handle_no_older_than_the_news() {
     let waker = Waker::from(Arc::clone(&look));
     let mut subscriber = world.tokens.subscribe();
     {
-        let mut changed = Box::pin(subscriber.changed());
-        assert!(changed.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+        let mut changed = std::pin::pin!(subscriber.changed());
+        assert!(changed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         settled().await;
     }
     assert_eq!(*look.1.lock().unwrap(), [AuthStatus::Running]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn nudges_without_end_do_not_hold_up_the_result_of_an_attempt() {
-    let world = World::of(|_| hour().late(secs(1)));
-    settled().await;
-    let nudger = {
-        let tokens = world.tokens.clone();
-        tokio::spawn(async move {
-            loop {
-                tokens.retry_now();
-                tokio::task::yield_now().await;
-            }
-        })
-    };
-    tokio::time::advance(secs(1)).await;
-    settled().await;
-    nudger.abort();
-    assert_eq!((world.tokens.status(), world.upstream.calls()), (AuthStatus::Running, 1));
 }
 
 /// A source that hands in other credentials when it is asked for the second time: by the driver, which is at work.
@@ -738,7 +748,7 @@ async fn assert_over(world: &World, reason: StopReason, callers: Vec<Answered>) 
     assert_refuses_everything(&world.tokens, reason);
     world.tokens.stopped().await;
     let attempt = RefreshPolicy::DEFAULT.attempt_timeout;
-    timeout(attempt, world.tokens.shutdown()).await.unwrap();
+    world.tokens.shutdown().await;
     assert!(world.age() - now <= attempt);
     let (calls, events) = (world.upstream.calls(), world.sink.taken().len());
     demand_for_days(world).await;
