@@ -272,6 +272,8 @@ impl Shared {
 impl Shared {
     pub(crate) fn begin(&self) {
         if let Ok(runtime) = Handle::try_current() {
+            // The end may have come before us, and from where there is no runtime.
+            self.deliver_on(&runtime);
             let _ = self.runtime.set(runtime);
         }
         self.stage.store(AT_WORK, Ordering::Release);

@@ -148,6 +148,20 @@ fn news_that_a_dead_runtime_left_is_delivered_by_a_shutdown_on_another() {
     assert_in_order(&world.sink.taken());
 }
 
+#[test]
+fn an_end_outside_a_runtime_is_told_as_soon_as_the_driver_runs() {
+    let (world, driver) = World::pair(|_| hour(), |_, _| Reaction::Take, |builder| builder);
+    let World { tokens, sink, upstream, .. } = world;
+    drop(tokens);
+    assert_eq!(sink.told(), []);
+    paused_runtime().block_on(async {
+        driver.await;
+        settled().await;
+    });
+    assert_eq!(sink.last().to, AuthStatus::Stopped(StopReason::HandlesDropped));
+    assert_eq!((sink.told().len(), upstream.calls()), (1, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_a_permanent_verdict_nothing_starts_until_a_nudge() {
     let world = World::of(|call| if call == 1 { Answer::Rejected("invalid_grant") } else { hour() });
