@@ -258,7 +258,8 @@ impl MonitoredTokenSource {
     pub async fn shutdown(&self) {
         let shared = &self.handle.shared;
         shared.stop(StopReason::ShutDown);
-        if Runtime::try_current().is_ok() {
+        if let Ok(runtime) = Runtime::try_current() {
+            shared.deliver_on(&runtime);
             let _ = timeout(shared.policy.attempt_timeout.saturating_add(FLUSH), shared.wound_up()).await;
         }
     }

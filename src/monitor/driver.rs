@@ -4,7 +4,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use tokio::{
-    task::{JoinError, JoinHandle},
+    task::{JoinError, JoinHandle, coop::consume_budget},
     time::{sleep_until, timeout},
 };
 
@@ -37,6 +37,10 @@ pub(crate) struct Driver {
     cause: Option<Arc<IssueError>>,
     outcomes: u64,
     epoch: u64,
+    /// News that was not published, for a handle had opened another run by then.
+    owed: bool,
+    /// None of our code runs, so a panic that drops us is somebody else's.
+    resting: bool,
 }
 
 struct Attempt {
@@ -60,21 +64,27 @@ impl Driver {
             cause: None,
             outcomes: 0,
             epoch: 0,
+            owed: false,
+            resting: true,
         }
     }
 
     pub(crate) async fn drive(mut self) {
+        self.resting = false;
         self.shared.begin();
         self.step(Event::Start);
         while !self.has_stopped() {
             let planned = self.next_look();
+            let due = sleeping(&self.shared, planned);
+            self.resting = true;
             let landed = tokio::select! {
                 biased;
-                // First, or handles that never stop asking could keep a result waiting.
+                // First, so that handles which ask without end cannot hold up a token.
                 landed = landing(&mut self.attempt) => Some(landed),
                 () = self.shared.wake.notified() => None,
-                () = sleeping(&self.shared, planned) => None,
+                () = due => None,
             };
+            self.resting = false;
             let landed = landed.and_then(|result| Some((self.attempt.take()?, result)));
             if self.watch.jumped(&self.shared.clock, planned, self.shared.policy.clock_check) {
                 self.step(Event::ClockJumped);
@@ -85,6 +95,8 @@ impl Driver {
                 Some((attempt, result)) => self.landed(attempt, result),
                 None => self.step(Event::DeadlineReached),
             }
+            // Whoever asks without end keeps us busy, but not the runtime.
+            consume_budget().await;
         }
         self.wind_up().await;
     }
@@ -250,7 +262,9 @@ impl Driver {
             outcomes: self.outcomes,
             cause: self.cause.clone(),
         };
-        let current = self.shared.publish(view, self.machine.open_run(), self.epoch, publish.is_some());
+        let news = publish.is_some() || self.owed;
+        let current = self.shared.publish(view, self.machine.open_run(), self.epoch, news);
+        self.owed = news && !current;
         if let (true, Some(reason), Some(run)) = (current, start, self.machine.open_run()) {
             self.start(reason, run);
         }
@@ -294,16 +308,20 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        let panicking = std::thread::panicking();
-        self.shared.stop(if panicking { StopReason::DriverPanicked } else { StopReason::DriverDropped });
+        let panicked = std::thread::panicking() && !self.resting;
+        self.shared.stop(if panicked { StopReason::DriverPanicked } else { StopReason::DriverDropped });
         self.shared.end();
     }
 }
 
-async fn sleeping(shared: &Shared, until: Option<Duration>) {
-    match until.and_then(|mono| shared.clock.instant(mono)) {
-        Some(instant) => sleep_until(instant).await,
-        None => pending().await,
+/// The timer is made in the call, where its panic in a runtime without timers counts as ours.
+fn sleeping(shared: &Shared, until: Option<Duration>) -> impl Future<Output = ()> + use<> {
+    let sleep = until.and_then(|mono| shared.clock.instant(mono)).map(sleep_until);
+    async {
+        match sleep {
+            Some(sleep) => sleep.await,
+            None => pending().await,
+        }
     }
 }
 
