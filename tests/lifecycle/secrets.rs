@@ -1,8 +1,9 @@
 //! No secret in anything that is printed.
 
 use std::{
+    cell::RefCell,
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
 };
 
 use steadfast::{
@@ -10,7 +11,6 @@ use steadfast::{
     StopReason, TokenSource, sink_fn, source_fn,
 };
 use tokio::time::sleep;
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::world::{HOUR, hush, impatient, secs, settled};
 
@@ -62,9 +62,7 @@ async fn no_error_prints_what_a_source_said() {
 
 #[tokio::test(start_paused = true)]
 async fn no_log_line_holds_a_secret_whatever_source_and_sink_say() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let log = Log::of_this_thread();
     hush();
     let calls = Arc::new(Mutex::new(0));
     let source = move || {
@@ -102,9 +100,7 @@ async fn no_log_line_holds_a_secret_whatever_source_and_sink_say() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_sink_the_log_tells_the_story() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let log = Log::of_this_thread();
     let tokens = MonitoredTokenSource::builder(StaticToken::new(SECRET)).name("github").spawn().unwrap();
     let token = tokens.token().await.unwrap();
     sleep(secs(60)).await;
@@ -125,18 +121,33 @@ async fn without_a_sink_the_log_tells_the_story() {
     assert!(!StaticToken::new(SECRET).can_refresh() && !text.contains(SECRET), "{text}");
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+/// What is logged on a thread, at `TRACE`. One subscriber for all threads: one per test would come and go while other
+/// tests reach a log line for the first time, and whether the line is wanted is decided then.
+#[derive(Clone, Copy)]
+struct Log;
 
 impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    fn of_this_thread() -> Self {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(|| Log).init();
+        });
+        LINES.set(Some(Vec::new()));
+        Self
+    }
+
+    fn text(self) -> String {
+        String::from_utf8(LINES.take().unwrap()).unwrap()
     }
 }
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LINES.with_borrow_mut(|lines| {
+            if let Some(lines) = lines {
+                lines.extend_from_slice(bytes);
+            }
+        });
         Ok(bytes.len())
     }
 
@@ -145,12 +156,8 @@ impl io::Write for Log {
     }
 }
 
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
+thread_local! {
+    static LINES: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
 const SECRET: &str = "hunter2";
