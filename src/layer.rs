@@ -64,7 +64,8 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 ///
 /// A request gets the token if its URL is of an allowed [`Origin`] and it has no such header yet. All others go out as they
 /// are, and their responses mean nothing to the layer: credentials that the caller has put there are the caller's affair. Only
-/// the current token itself, copied onto a request for elsewhere, is removed.
+/// the current token itself, copied onto a request for elsewhere, is removed. A proxy therefore removes its own clients'
+/// credentials before it hands a request on.
 ///
 /// *Redirects:* a client that follows them does so below this layer. `reqwest` leaves `Authorization` behind when the origin
 /// changes, and what the other origin answers says nothing about the token here. See [`header`](Self::header) for other
@@ -95,7 +96,8 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 /// the replay itself fails on its way, its error.
 ///
 /// What is left of the refused response's body is read before the replay, so that the connection can be used again; one that
-/// is longer than 64 KiB or takes longer than a second is dropped, with its connection.
+/// is longer than 64 KiB or takes longer than a second is dropped, with its connection. Waiting needs a tokio runtime with
+/// `enable_time`; outside any runtime nothing is sent again.
 ///
 /// # Cost
 ///
