@@ -23,7 +23,6 @@ use crate::BoxError;
 /// assert!(matches!(revoked.verdict(), Verdict::Rejected(code) if code == "invalid_grant"));
 /// assert_eq!(revoked.delivery(), Delivery::Answered);
 /// ```
-#[derive(Debug)]
 pub struct IssueError {
     verdict: Verdict,
     delivery: Delivery,
@@ -138,6 +137,20 @@ impl IssueError {
         }
         wrapped.cause = Some(foreign);
         wrapped
+    }
+}
+
+impl fmt::Debug for IssueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the cause: what a foreign error says may hold anything. Whoever wants it takes it from `source()`.
+        let Self { verdict, delivery, rule, retry_after, client, cause: _ } = self;
+        f.debug_struct("IssueError")
+            .field("verdict", verdict)
+            .field("delivery", delivery)
+            .field("rule", rule)
+            .field("retry_after", retry_after)
+            .field("client", client)
+            .finish_non_exhaustive()
     }
 }
 

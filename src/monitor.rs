@@ -97,8 +97,7 @@ impl MonitoredTokenSource {
     pub async fn token(&self) -> Result<AccessToken, AuthError> {
         match self.servable() {
             Some(token) => Ok(token),
-            // Boxed, so that the future of the path that is taken every time stays small.
-            None => Box::pin(self.handle.shared.wait_for_token(None)).await,
+            None => self.handle.shared.token(None).await,
         }
     }
 
@@ -124,7 +123,7 @@ impl MonitoredTokenSource {
     pub async fn token_after(&self, generation: Generation) -> Result<AccessToken, AuthError> {
         match self.servable() {
             Some(token) if token.generation() > generation => Ok(token),
-            Some(_) | None => Box::pin(self.handle.shared.wait_for_token(Some(generation))).await,
+            Some(_) | None => self.handle.shared.token(Some(generation)).await,
         }
     }
 
@@ -249,7 +248,8 @@ impl MonitoredTokenSource {
     pub async fn shutdown(&self) {
         let shared = &self.handle.shared;
         shared.stop(StopReason::ShutDown);
-        if Runtime::try_current().is_ok() {
+        if let Ok(runtime) = Runtime::try_current() {
+            shared.deliver_on(&runtime);
             let _ = timeout(shared.policy.attempt_timeout.saturating_add(FLUSH), shared.wound_up()).await;
         }
     }

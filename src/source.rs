@@ -49,7 +49,7 @@ pub trait TokenSource: Send + Sync + 'static {
 /// assert_eq!(request.reason(), IssueReason::Rejected);
 /// assert!(request.claims().is_some());
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct IssueRequest {
     reason: IssueReason,
     claims: Option<String>,
@@ -79,6 +79,14 @@ impl IssueRequest {
     #[must_use]
     pub fn claims(&self) -> Option<&str> {
         self.claims.as_deref()
+    }
+}
+
+impl fmt::Debug for IssueRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Claims may hold the user's address, or what a session is bound to.
+        let Self { reason, claims } = self;
+        f.debug_struct("IssueRequest").field("reason", reason).field("claims", &claims.as_ref().map(|_| "…")).finish()
     }
 }
 

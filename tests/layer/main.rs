@@ -1,10 +1,11 @@
 //! The layer, against real servers and strict services.
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "a helper of a test fails by panicking"
+    reason = "tests read the clock of the test, and their helpers fail by panicking"
 )]
 
 mod clients;

@@ -77,6 +77,7 @@ async fn what_is_not_idempotent_is_not_sent_again_by_replay_idempotent_once() {
 async fn the_host_says_what_is_copied_and_how() {
     let world = World::settled().await;
     let only_buffered = |request: &Request<Full<Bytes>>| {
+        assert!(!request.headers().contains_key("authorization"));
         (request.uri().path() == "/again").then(|| {
             let mut copy = request.clone();
             copy.headers_mut().insert("x-again", http::HeaderValue::from_static("1"));

@@ -24,7 +24,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use steadfast::{
-    AccessToken, AuthLayer, MonitoredTokenSource, StatusEvent,
+    AccessToken, AuthLayer, MonitoredTokenSource, RefreshPolicy, StatusEvent,
     oauth::RefreshTokenGrant,
     sink_fn,
     testing::{Answer, ProtectedApi, ScriptedIdp, TestClock},
@@ -50,12 +50,17 @@ impl World {
     }
 
     pub(crate) async fn fresh() -> Self {
+        Self::fresh_with(RefreshPolicy::DEFAULT).await
+    }
+
+    pub(crate) async fn fresh_with(policy: RefreshPolicy) -> Self {
         let idp = ScriptedIdp::start().await;
         idp.always(Answer::success());
         let api = ProtectedApi::start(&idp).await;
         let grant = RefreshTokenGrant::builder(idp.token_url(), "client", idp.login()).build().unwrap();
         let events = Events::default();
-        let tokens = MonitoredTokenSource::builder(grant).clock(&TestClock::new()).sink(events.sink()).spawn().unwrap();
+        let builder = MonitoredTokenSource::builder(grant).clock(&TestClock::new()).policy(policy);
+        let tokens = builder.sink(events.sink()).spawn().unwrap();
         Self { idp, api, tokens, events }
     }
 
@@ -111,9 +116,12 @@ pub(crate) async fn text<B: hyper::body::Body<Error: std::fmt::Debug>>(response:
 /// An HTTP server (1.1 or 2) that keeps its connections, which the kit's servers do not.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    seen: Arc<Mutex<Vec<(usize, Option<String>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     task: JoinHandle<()>,
 }
+
+/// The connection and the `Authorization` of a request.
+pub(crate) type Seen = (usize, Option<String>);
 
 impl Server {
     pub(crate) async fn answering<B, F>(answer: F) -> Self
@@ -148,8 +156,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// The connection and the `Authorization` of each request.
-    pub(crate) fn seen(&self) -> Vec<(usize, Option<String>)> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }
