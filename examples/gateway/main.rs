@@ -106,8 +106,8 @@ async fn run() -> Result<bool, BoxError> {
         }
         Mode::Live { listen, upstream, source } => {
             let listener = TcpListener::bind(listen).await?;
+            let gateway = Gateway::new(source, RefreshPolicy::DEFAULT, upstream.clone())?;
             println!("http://{} is {upstream} with a token; Ctrl-C ends it", listener.local_addr()?);
-            let gateway = Gateway::new(source, RefreshPolicy::DEFAULT, upstream)?;
             gateway.serve(listener, interrupted()).await?;
             Ok(true)
         }

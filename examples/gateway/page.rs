@@ -19,9 +19,9 @@ pub(crate) fn page(tokens: &MonitoredTokenSource, history: &History) -> Response
 
 fn document(snapshot: &Snapshot, events: &[StatusEvent], now: SystemTime) -> String {
     let Snapshot { name, status, serving, .. } = snapshot;
-    let (look, title) = (look(status), title(status));
+    let (look, title) = (look(status, *serving), title(status));
     let (name, summary) = (escaped(name), escaped(summary(status, *serving)));
-    let serving = if *serving { "Requests get a token" } else { "Requests get a 503" };
+    let serving = if *serving { "Requests get a token." } else { "Requests get a 503." };
     let (advice, facts, transitions) = (advice(status, events), facts(snapshot, now), transitions(events, now));
     format!(
         r#"<!DOCTYPE html>
@@ -34,7 +34,7 @@ fn document(snapshot: &Snapshot, events: &[StatusEvent], now: SystemTime) -> Str
 <link rel="icon" href="data:,">
 <style>{STYLE}</style>
 <main>
-<header><h1>{name}</h1><p>gateway</p></header>
+<h1>Gateway to {name}</h1>
 <section class="state {look}">
 <h2>{title}</h2>
 <p>{summary}</p>
@@ -62,7 +62,7 @@ fn facts(snapshot: &Snapshot, now: SystemTime) -> String {
         _ if *attempt_in_flight => "under way".to_owned(),
         Some(wait) => format!("in {}", brief(*wait)),
         None if status.is_live() => "when needed".to_owned(),
-        None => "none: nothing to try".to_owned(),
+        None => "none".to_owned(),
     };
     let mut facts = fact("Token", &token) + &fact("Expires", &expiry) + &fact("Next attempt", &next);
     if let Some(failure) = last_failure {
@@ -96,7 +96,7 @@ fn transitions(events: &[StatusEvent], now: SystemTime) -> String {
         let serving = if event.serving { "serving" } else { "not serving" };
         format!(
             r#"<li class="{}"><time datetime="{}">{} ago</time><strong>{change}</strong><span>{serving}</span><p>{}</p></li>"#,
-            look(&event.to),
+            look(&event.to, event.serving),
             humantime::format_rfc3339_seconds(event.at),
             brief(now.duration_since(event.at).unwrap_or_default()),
             escaped(&event.reason),
@@ -117,10 +117,10 @@ const fn title(status: &AuthStatus) -> &'static str {
 }
 
 /// A class of the style sheet.
-const fn look(status: &AuthStatus) -> &'static str {
+const fn look(status: &AuthStatus, serving: bool) -> &'static str {
     match status {
-        AuthStatus::Running => "good",
-        AuthStatus::AuthRetrying(_) => "uneasy",
+        AuthStatus::Running if serving => "good",
+        AuthStatus::Running | AuthStatus::AuthRetrying(_) => "uneasy",
         AuthStatus::Unauthenticated(_) => "bad",
         AuthStatus::Pending | AuthStatus::Stopped(_) | _ => "quiet",
     }

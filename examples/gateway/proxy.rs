@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{body::Body, extract::Request, response::Response};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header, uri};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -21,7 +21,7 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Everything below `base`, whose origin is the only one that gets the tokens.
+    /// The client's path comes after that of `base`, whose origin is the only one that gets the tokens.
     pub(crate) fn new(base: Uri, tokens: MonitoredTokenSource) -> Result<Self, BoxError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -35,7 +35,7 @@ impl Upstream {
 
     /// Answers a request with what the upstream answers, both bodies streamed.
     pub(crate) async fn forward(self, mut request: Request) -> Response {
-        let Ok(target) = self.target(request.uri()) else {
+        let Some(target) = self.target(request.uri()) else {
             return problem(StatusCode::BAD_REQUEST, "this request has no place upstream");
         };
         *request.uri_mut() = target;
@@ -54,6 +54,7 @@ impl Upstream {
             }
             Ok(mut response) => {
                 keep_end_to_end(response.headers_mut());
+                *response.version_mut() = Version::HTTP_11;
                 response.map(Body::new)
             }
             Err(LayerError::Auth(error)) => error.to_response().map(Body::from),
@@ -61,13 +62,13 @@ impl Upstream {
         }
     }
 
-    /// Only path and query are the client's to choose; the origin never is.
-    fn target(&self, requested: &Uri) -> Result<Uri, http::Error> {
-        let path = requested.path_and_query().map_or("/", uri::PathAndQuery::as_str);
-        let path = format!("{}{path}", self.base.path().trim_end_matches('/'));
+    /// Only path and query are the client's to choose; the origin never is. `CONNECT` and `OPTIONS *` have no path.
+    fn target(&self, requested: &Uri) -> Option<Uri> {
+        let path = requested.path_and_query()?.as_str();
+        let path = path.starts_with('/').then(|| format!("{}{path}", self.base.path().trim_end_matches('/')))?;
         let mut parts = self.base.clone().into_parts();
-        parts.path_and_query = Some(path.parse()?);
-        Ok(Uri::from_parts(parts)?)
+        parts.path_and_query = Some(path.parse().ok()?);
+        Uri::from_parts(parts).ok()
     }
 }
 
