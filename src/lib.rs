@@ -101,6 +101,9 @@
 mod token;
 pub use token::{AccessToken, Generation, IssuedToken, Lifetime};
 
+mod origin;
+pub use origin::{Origin, OriginError};
+
 mod challenge;
 pub use challenge::{Challenge, ParseChallengeError};
 
@@ -127,6 +130,9 @@ mod machine;
 
 mod monitor;
 pub use monitor::{BuildError, Builder, Driver, MonitoredTokenSource, Rejection, WeakTokenSource};
+
+pub mod layer;
+pub use layer::{Auth, AuthLayer, LayerError};
 
 #[cfg(feature = "oauth2")]
 pub mod oauth;

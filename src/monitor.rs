@@ -14,18 +14,18 @@ use tokio::{runtime::Handle as Runtime, sync::watch, time::timeout};
 use self::{
     clock::Clock,
     delivery::Delivery,
+    rejection::{Action, Answer, Held, Position, decide},
     shared::{Shared, Word},
 };
 use crate::{
     AccessToken, AuthError, AuthStatus, Challenge, Generation, PolicyError, RefreshPolicy, Snapshot, StatusSink,
-    StopReason, Stopped, TokenSource, TracingSink,
-    challenge::Meaning,
-    machine::{Objection, Outlook},
+    StopReason, Stopped, TokenSource, TracingSink, machine::Outlook,
 };
 
 pub(crate) mod clock;
 mod delivery;
 mod driver;
+pub(crate) mod rejection;
 mod shared;
 mod waiting;
 
@@ -127,7 +127,7 @@ impl MonitoredTokenSource {
         }
     }
 
-    fn servable(&self) -> Option<AccessToken> {
+    pub(crate) fn servable(&self) -> Option<AccessToken> {
         let shared = &self.handle.shared;
         shared.view().servable(shared.clock.wall()).cloned()
     }
@@ -142,45 +142,35 @@ impl MonitoredTokenSource {
     pub fn reject(&self, generation: Generation, challenge: Option<&Challenge>) -> Rejection {
         let shared = &self.handle.shared;
         let (view, now) = (shared.view(), shared.clock.now());
-        match view.latest {
-            Some(latest) if latest > generation => return Rejection::Superseded,
-            Some(latest) if latest == generation => {}
-            Some(_) | None => return Rejection::PassThrough,
-        }
-        let meaning = challenge.map_or(Meaning::Suspect, Challenge::meaning);
-        if meaning == Meaning::HandToHost {
-            return Rejection::HandToHost;
-        }
-        let answer = match view.outlook {
-            Outlook::FailFast(_) | Outlook::Closed => Rejection::PassThrough,
-            Outlook::InFlight | Outlook::From(_) if !view.can_refresh => Rejection::PassThrough,
-            Outlook::InFlight | Outlook::From(_) => Rejection::Refreshing,
+        let token = view.token.as_ref().filter(|token| token.is_servable(now.wall));
+        let position = Position {
+            latest: view.latest,
+            held: token.map(|token| Held {
+                settles_in: token.settled_from().saturating_sub(now.mono),
+                is_proven: token.is_proven(),
+            }),
+            budget_is_spent: view.forced.is_empty(now),
+            can_refresh: view.can_refresh,
+            outlook: view.outlook,
         };
-        let Some(token) = view.token.as_ref().filter(|token| token.is_servable(now.wall)) else { return answer };
-        if view.forced.is_empty(now) {
-            tracing::debug!(
-                target: "steadfast::refresh",
-                workload = %shared.name,
-                generation = generation.get(),
-                "a rejection was passed through: the budget of forced refreshes is spent"
-            );
-            return Rejection::PassThrough;
+        match decide(Answer::refusal(), challenge, generation, &position) {
+            Action::Answer(answer) => answer,
+            Action::OutOfBudget => {
+                tracing::debug!(
+                    target: "steadfast::refresh",
+                    workload = %shared.name,
+                    generation = generation.get(),
+                    "a rejection was passed through: the budget of forced refreshes is spent"
+                );
+                Rejection::PassThrough
+            }
+            Action::Mark { objection, withdraw, claims, answer } => {
+                if token.is_some_and(|token| token.refuse(withdraw)) || claims.is_some() {
+                    shared.ask(|inbox| inbox.hear(Word::Rejected { generation, objection, claims }));
+                }
+                answer
+            }
         }
-        let settles_in = token.settled_from().saturating_sub(now.mono);
-        if !settles_in.is_zero() {
-            return Rejection::Settling(settles_in);
-        }
-        let (objection, claims) = match meaning {
-            Meaning::InvalidToken { claims } if token.is_proven() => (Objection::Suspect, claims),
-            Meaning::InvalidToken { claims } => (Objection::Definite, claims),
-            Meaning::ClaimsNeeded { claims } => (Objection::Claims, Some(claims)),
-            Meaning::HandToHost | Meaning::Suspect => (Objection::Suspect, None),
-        };
-        let withdraw = objection == Objection::Definite && view.can_refresh;
-        if token.refuse(withdraw) || claims.is_some() {
-            shared.ask(|inbox| inbox.hear(Word::Rejected { generation, objection, claims }));
-        }
-        answer
     }
 
     /// The resource server answered 2xx to a request that carried this token. One atomic load when it is known already.
