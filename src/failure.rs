@@ -7,6 +7,9 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use crate::BoxError;
 
+mod beneath;
+use beneath::beneath;
+
 /// Why an attempt to obtain a token failed, and what that means for the next one.
 ///
 /// A [`TokenSource`](crate::TokenSource) that knows better than "it failed, try again" returns one of these, as its error
@@ -234,10 +237,11 @@ impl PartialEq<&str> for OAuthCode {
 }
 
 /// The error and what is under it, to a bounded depth: a `source()` that answers itself must not hang us.
+/// Errors that skip what they wrap are looked into.
 pub(crate) fn chain<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source()).take(MAX_CHAIN)
+    std::iter::successors(Some(error), |&error| beneath(error)).take(MAX_CHAIN)
 }
 
 /// Text from the network, fit to be shown: control characters escaped, cut to `limit` characters.

@@ -14,6 +14,10 @@ pub use failure::{Delivery, IssueError, OAuthCode, Verdict};
 mod source;
 pub use source::{IssueReason, IssueRequest, SourceFn, StaticToken, TokenSource, source_fn};
 
+pub mod classify;
+
+pub mod health;
+
 #[cfg(feature = "oauth2")]
 pub mod oauth;
 
