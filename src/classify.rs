@@ -97,16 +97,8 @@ impl Classifier {
     /// Adds a rule for the host's own error type, or for a case in which the host knows better than we do. `None` passes the
     /// error on to the other rules. The rule's name is the type's.
     #[must_use]
-    pub fn on<E: Error + 'static>(
-        self,
-        rule: impl Fn(&E) -> Option<Class> + Send + Sync + 'static,
-    ) -> Self {
-        self.on_finding(move |error: &E| {
-            rule(error).map(|class| Finding {
-                class,
-                retry_after: None,
-            })
-        })
+    pub fn on<E: Error + 'static>(self, rule: impl Fn(&E) -> Option<Class> + Send + Sync + 'static) -> Self {
+        self.on_finding(move |error: &E| rule(error).map(|class| Finding { class, retry_after: None }))
     }
 
     /// Adds a rule for an error type that carries an HTTP status, read by [`Class::of_status`].
@@ -142,10 +134,7 @@ impl Classifier {
     #[must_use]
     pub fn on_status<E: CarriesStatus + Error + 'static>(self) -> Self {
         self.on_finding(|error: &E| {
-            Some(Finding {
-                class: Class::of_status(error.status()?)?,
-                retry_after: error.retry_after(),
-            })
+            Some(Finding { class: Class::of_status(error.status()?)?, retry_after: error.retry_after() })
         })
     }
 
@@ -212,9 +201,7 @@ impl Classifier {
         let mut best: Option<Classified> = None;
         let mut under_ours = false;
         for link in chain(error) {
-            let finding = TYPED
-                .iter()
-                .find_map(|rule| Some((rule, (rule.look)(link)?)));
+            let finding = TYPED.iter().find_map(|rule| Some((rule, (rule.look)(link)?)));
             let Some((rule, finding)) = finding else {
                 continue;
             };
@@ -250,23 +237,17 @@ impl Classifier {
     /// The host's phrases, then ours.
     fn tables(&self) -> impl Iterator<Item = Table<'_>> {
         let host = self.host.as_deref().filter(|host| !host.phrases.is_empty());
-        host.map(|host| Table::new(&host.phrases, &host.index))
-            .into_iter()
-            .chain([Table::new(&PHRASES, &STANDARD)])
+        host.map(|host| Table::new(&host.phrases, &host.index)).into_iter().chain([Table::new(&PHRASES, &STANDARD)])
     }
 
     fn removed(&self) -> &[&'static str] {
         self.host.as_deref().map_or(&[], |host| &host.removed)
     }
 
-    fn on_finding<E: Error + 'static>(
-        mut self,
-        rule: impl Fn(&E) -> Option<Finding> + Send + Sync + 'static,
-    ) -> Self {
-        self.host_mut().typed.push(HostTyped {
-            name: type_name::<E>(),
-            look: Arc::new(move |error| rule(error.downcast_ref()?)),
-        });
+    fn on_finding<E: Error + 'static>(mut self, rule: impl Fn(&E) -> Option<Finding> + Send + Sync + 'static) -> Self {
+        self.host_mut()
+            .typed
+            .push(HostTyped { name: type_name::<E>(), look: Arc::new(move |error| rule(error.downcast_ref()?)) });
         self
     }
 
@@ -368,12 +349,8 @@ pub struct Classified {
 }
 
 impl Classified {
-    const UNKNOWN: Self = Self {
-        class: Class::Unknown,
-        rule: "unrecognised",
-        evidence: Evidence::None,
-        retry_after: None,
-    };
+    const UNKNOWN: Self =
+        Self { class: Class::Unknown, rule: "unrecognised", evidence: Evidence::None, retry_after: None };
 
     /// What the error means.
     #[must_use]
@@ -407,21 +384,11 @@ impl Classified {
 
     fn by_type(rule: &'static str, finding: Finding) -> Self {
         let Finding { class, retry_after } = finding;
-        Self {
-            class,
-            rule,
-            evidence: Evidence::Type,
-            retry_after,
-        }
+        Self { class, rule, evidence: Evidence::Type, retry_after }
     }
 
     fn by_text(hit: Hit) -> Self {
-        Self {
-            class: hit.class,
-            rule: hit.rule,
-            evidence: Evidence::Text,
-            retry_after: None,
-        }
+        Self { class: hit.class, rule: hit.rule, evidence: Evidence::Text, retry_after: None }
     }
 }
 

@@ -46,30 +46,13 @@ impl IssueError {
         Self::new(Verdict::Rejected(code), Delivery::Answered, "source", cause)
     }
 
-    pub(crate) fn new(
-        verdict: Verdict,
-        delivery: Delivery,
-        rule: &'static str,
-        cause: impl Into<BoxError>,
-    ) -> Self {
-        Self {
-            verdict,
-            delivery,
-            rule,
-            retry_after: None,
-            cause: Some(cause.into()),
-        }
+    pub(crate) fn new(verdict: Verdict, delivery: Delivery, rule: &'static str, cause: impl Into<BoxError>) -> Self {
+        Self { verdict, delivery, rule, retry_after: None, cause: Some(cause.into()) }
     }
 
     /// A failure that the library itself noticed, with nothing under it.
     pub(crate) const fn of_rule(delivery: Delivery, rule: &'static str) -> Self {
-        Self {
-            verdict: Verdict::Transient,
-            delivery,
-            rule,
-            retry_after: None,
-            cause: None,
-        }
+        Self { verdict: Verdict::Transient, delivery, rule, retry_after: None, cause: None }
     }
 
     /// How far the request got. Defaults to [`Delivery::Unknown`] for a transient failure, and to
@@ -120,20 +103,9 @@ impl IssueError {
         };
         let mut wrapped = Self::of_rule(Delivery::Unknown, "unrecognised");
         if let Some(own) = chain(&*foreign).find_map(|cause| cause.downcast_ref::<Self>()) {
-            let Self {
-                verdict,
-                delivery,
-                rule,
-                retry_after,
-                cause: _,
-            } = own;
-            wrapped = Self {
-                verdict: verdict.clone(),
-                delivery: *delivery,
-                rule,
-                retry_after: *retry_after,
-                cause: None,
-            };
+            let Self { verdict, delivery, rule, retry_after, cause: _ } = own;
+            wrapped =
+                Self { verdict: verdict.clone(), delivery: *delivery, rule, retry_after: *retry_after, cause: None };
         }
         wrapped.cause = Some(foreign);
         wrapped
@@ -144,16 +116,11 @@ impl fmt::Display for IssueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.verdict {
             Verdict::Transient => f.write_str("the attempt to obtain a token failed"),
-            Verdict::Unconfirmed(code) => write!(
-                f,
-                "the authorization server answered {code}, not confirmed yet"
-            ),
+            Verdict::Unconfirmed(code) => write!(f, "the authorization server answered {code}, not confirmed yet"),
             Verdict::Rejected(code) => {
                 write!(f, "the authorization server rejected the grant: {code}")
             }
-            Verdict::Cancelled => {
-                f.write_str("the attempt to obtain a token was cancelled by the shutdown")
-            }
+            Verdict::Cancelled => f.write_str("the attempt to obtain a token was cancelled by the shutdown"),
         }
     }
 }
@@ -238,9 +205,7 @@ impl PartialEq<&str> for OAuthCode {
 
 /// The error and what is under it, to a bounded depth: a `source()` that answers itself must not hang us.
 /// Errors that skip what they wrap are looked into.
-pub(crate) fn chain<'a>(
-    error: &'a (dyn Error + 'static),
-) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| beneath(error)).take(MAX_CHAIN)
 }
 

@@ -109,11 +109,7 @@ impl OutgoingAuth {
 
 /// Assesses one probe with the [standard classifier](Classifier::standard) and the default threshold; see [`Assessor`].
 #[must_use]
-pub fn assess(
-    result: Result<(), &(dyn Error + 'static)>,
-    elapsed: Duration,
-    outgoing: OutgoingAuth,
-) -> Health {
+pub fn assess(result: Result<(), &(dyn Error + 'static)>, elapsed: Duration, outgoing: OutgoingAuth) -> Health {
     Assessor::new().assess(result, elapsed, outgoing)
 }
 
@@ -137,10 +133,7 @@ impl Assessor {
     /// The standard classifier, and 5 s.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            classifier: Classifier::standard(),
-            slow_after: Duration::from_secs(5),
-        }
+        Self { classifier: Classifier::standard(), slow_after: Duration::from_secs(5) }
     }
 
     /// What reads the errors. Defaults to [`Classifier::standard`].
@@ -169,14 +162,10 @@ impl Assessor {
             Ok(()) if elapsed > self.slow_after => Health::Degraded,
             Ok(()) => Health::Healthy,
             Err(error) => match self.classifier.classify(error).class() {
-                Class::Authentication | Class::Authorization if outgoing.is_configured() => {
-                    Health::Healthy
-                }
+                Class::Authentication | Class::Authorization if outgoing.is_configured() => Health::Healthy,
                 Class::Authentication | Class::Authorization => Health::Unauthenticated,
                 Class::RateLimited => Health::Degraded,
-                Class::Timeout | Class::Cancelled | Class::Unavailable | Class::Unknown => {
-                    Health::Unhealthy
-                }
+                Class::Timeout | Class::Cancelled | Class::Unavailable | Class::Unknown => Health::Unhealthy,
             },
         }
     }
@@ -237,13 +226,7 @@ impl HealthTracker {
     /// A tracker of a backend that nothing is known about. The name goes into the log.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            unhealthy_after: 3,
-            health: Health::Unknown,
-            since: None,
-            consecutive_failures: 0,
-        }
+        Self { name: name.into(), unhealthy_after: 3, health: Health::Unknown, since: None, consecutive_failures: 0 }
     }
 
     /// How many probes in a row must fail before the health follows them. Defaults to 3; 0 is taken for 1.
@@ -300,12 +283,7 @@ impl HealthTracker {
     }
 
     fn log(&self, transition: Transition) {
-        let Transition {
-            from,
-            to,
-            lasted,
-            consecutive_failures,
-        } = transition;
+        let Transition { from, to, lasted, consecutive_failures } = transition;
         let backend = &*self.name;
         if to.is_usable() {
             tracing::info!(backend, %from, %to, ?lasted, "the health of a backend changed");

@@ -59,10 +59,7 @@ impl IssueRequest {
     /// A request for this reason. Public so that sources can be tested without a monitor.
     #[must_use]
     pub const fn new(reason: IssueReason) -> Self {
-        Self {
-            reason,
-            claims: None,
-        }
+        Self { reason, claims: None }
     }
 
     /// Adds the claims that a resource server asked for (Continuous Access Evaluation), as decoded JSON text.
@@ -134,9 +131,7 @@ impl StaticToken {
     /// A source that always answers with this token.
     #[must_use]
     pub fn new(secret: impl Into<String>) -> Self {
-        Self {
-            secret: SecretString::from(secret.into()),
-        }
+        Self { secret: SecretString::from(secret.into()) }
     }
 }
 

@@ -52,11 +52,7 @@ impl IssuedToken {
     /// A bearer token (RFC 6750) of unknown lifetime.
     #[must_use]
     pub fn bearer(secret: impl Into<String>) -> Self {
-        Self {
-            secret: SecretString::from(secret.into()),
-            lifetime: Lifetime::Unknown,
-            scopes: Vec::new(),
-        }
+        Self { secret: SecretString::from(secret.into()), lifetime: Lifetime::Unknown, scopes: Vec::new() }
     }
 
     /// How long the token is good for, counted from the moment the request for it was sent
@@ -131,18 +127,12 @@ impl Lifetime {
     /// From a JSON string that holds a number of seconds, as some servers send it.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
-        text.trim()
-            .parse::<f64>()
-            .map_or(Self::Malformed, Self::from_secs)
+        text.trim().parse::<f64>().map_or(Self::Malformed, Self::from_secs)
     }
 }
 
 impl From<Duration> for Lifetime {
     fn from(lifetime: Duration) -> Self {
-        if lifetime.is_zero() {
-            Self::Malformed
-        } else {
-            Self::Known(lifetime.min(Self::LONGEST))
-        }
+        if lifetime.is_zero() { Self::Malformed } else { Self::Known(lifetime.min(Self::LONGEST)) }
     }
 }

@@ -7,9 +7,7 @@ use steadfast::classify::{Classifier, Evidence};
 #[test]
 fn the_documentation_lists_every_rule_with_its_origin() {
     let documented: HashSet<&str> = DOCUMENTED.lines().collect();
-    let missing: Vec<String> = rows()
-        .filter(|row| !documented.contains(row.as_str()))
-        .collect();
+    let missing: Vec<String> = rows().filter(|row| !documented.contains(row.as_str())).collect();
 
     assert!(missing.is_empty(), "not in rules.md: {missing:#?}");
 }
@@ -28,14 +26,10 @@ fn the_documentation_lists_every_rule_with_its_origin() {
 ))]
 #[test]
 fn the_documentation_lists_nothing_else() {
-    let table: String = [HEAD]
-        .into_iter()
-        .map(String::from)
-        .chain(rows())
-        .fold(String::new(), |mut table, line| {
-            let _ = writeln!(table, "{line}");
-            table
-        });
+    let table: String = [HEAD].into_iter().map(String::from).chain(rows()).fold(String::new(), |mut table, line| {
+        let _ = writeln!(table, "{line}");
+        table
+    });
     if std::env::var_os("STEADFAST_WRITE_RULES").is_some() {
         std::fs::write("src/classify/rules.md", &table).unwrap();
     } else {

@@ -22,11 +22,7 @@ pub(super) enum Says {
 
 impl Phrase {
     pub(super) fn of_host(phrase: &'static str, class: Class) -> Self {
-        Self {
-            name: phrase,
-            says: Says::Class(class),
-            origin: "the host",
-        }
+        Self { name: phrase, says: Says::Class(class), origin: "the host" }
     }
 }
 
@@ -57,19 +53,18 @@ const fn row(name: &'static str, says: Says, origin: &'static str) -> Phrase {
 /// A name is the phrase itself, its words joined by `-`. `nnn` stands for any HTTP status, and a word with a capital letter is
 /// found in exactly that case. Each row has a text in `tests/classify_corpus.tsv`.
 #[rustfmt::skip]
-pub(super) static PHRASES: [Phrase; 104] = [
+pub(super) static PHRASES: [Phrase; 113] = [
     // The number of an HTTP status, named as one.
     row("status-code-nnn", Says::Status, "axios, mcp-go, Go clients"),
     row("status-nnn", Says::Status, "mcp-go, toolhive"),
     row("http-nnn", Says::Status, "rmcp, Okta's support pages"),
     row("http-error-nnn", Says::Status, "Python urllib"),
     row("returned-error-nnn", Says::Status, "curl --fail"),
-    row("nnn-client-error", Says::Status, "requests (Python)"),
-    row("nnn-server-error", Says::Status, "requests (Python)"),
 
     row("401-unauthorized", AUTHENTICATION, "reqwest, http::StatusCode, httpx, Go net/http"),
     row("unauthorized-401", AUTHENTICATION, "mcp-go ErrUnauthorized"),
     row("401-authorization-required", AUTHENTICATION, "nginx"),
+    row("401-client-error", AUTHENTICATION, "requests (Python)"),
     row("authentication-failed", AUTHENTICATION, "toolhive ErrAuthenticationFailed, Okta E0000004"),
     row("authentication-error", AUTHENTICATION, "toolhive's categorizer"),
     row("request-unauthenticated", AUTHENTICATION, "toolhive's categorizer"),
@@ -90,7 +85,6 @@ pub(super) static PHRASES: [Phrase; 104] = [
     row("invalid_token", AUTHENTICATION, "RFC 6750 §3.1"),
     row("invalid_auth", AUTHENTICATION, "Slack"),
     row("token_revoked", AUTHENTICATION, "Slack"),
-    row("not_authed", AUTHENTICATION, "Slack"),
     row("token-expired-and-refresh-token-is-not-set", AUTHENTICATION, "golang.org/x/oauth2"),
     row("jwt-is-missing", AUTHENTICATION, "Envoy (jwt_verify_lib)"),
     row("jwt-is-expired", AUTHENTICATION, "Envoy (jwt_verify_lib)"),
@@ -98,6 +92,7 @@ pub(super) static PHRASES: [Phrase; 104] = [
     row("login-denied", AUTHENTICATION, "curl"),
 
     row("403-forbidden", AUTHORIZATION, "reqwest, http::StatusCode, nginx, Go net/http"),
+    row("403-client-error", AUTHORIZATION, "requests (Python)"),
     row("access-denied", AUTHORIZATION, "toolhive's categorizer, Envoy RBAC, curl"),
     row("code-PermissionDenied", AUTHORIZATION, "grpc-go"),
     row("caller-does-not-have-permission", AUTHORIZATION, "tonic, Google APIs"),
@@ -109,6 +104,7 @@ pub(super) static PHRASES: [Phrase; 104] = [
     row("missing_scope", AUTHORIZATION, "Slack"),
 
     row("429-too-many-requests", RATE_LIMITED, "http::StatusCode, nginx, Go net/http"),
+    row("429-client-error", RATE_LIMITED, "requests (Python)"),
     row("rate-limit-exceeded", RATE_LIMITED, "GitHub, toolhive"),
     row("secondary-rate-limit", RATE_LIMITED, "GitHub"),
     row("exceeded-rate-limit", RATE_LIMITED, "Okta E0000047"),
@@ -131,14 +127,21 @@ pub(super) static PHRASES: [Phrase; 104] = [
     row("context-canceled", CANCELLED, "Go context"),
     row("code-Canceled", CANCELLED, "grpc-go"),
 
+    row("407-proxy-authentication-required", UNAVAILABLE, "http::StatusCode, nginx: the backend was not reached"),
     row("500-internal-server-error", UNAVAILABLE, "http::StatusCode, nginx, Go net/http"),
     row("502-bad-gateway", UNAVAILABLE, "http::StatusCode, nginx, Go net/http"),
     row("503-service-unavailable", UNAVAILABLE, "http::StatusCode, Go net/http"),
     row("503-service-temporarily-unavailable", UNAVAILABLE, "nginx"),
     row("504-gateway-timeout", UNAVAILABLE, "http::StatusCode, Go net/http"),
     row("504-gateway-time-out", UNAVAILABLE, "nginx"),
+    row("gateway-timeout", UNAVAILABLE, "behind a 504 in any form: another's time-out, not ours"),
+    row("500-server-error", UNAVAILABLE, "requests (Python)"),
+    row("502-server-error", UNAVAILABLE, "requests (Python)"),
+    row("503-server-error", UNAVAILABLE, "requests (Python)"),
+    row("504-server-error", UNAVAILABLE, "requests (Python)"),
     row("connection-refused", UNAVAILABLE, "std, Go net, curl, urllib3"),
     row("connection-reset", UNAVAILABLE, "std, Go net"),
+    row("operation-was-canceled", UNAVAILABLE, "hyper: the connection went away under the request"),
     row("connection-closed", UNAVAILABLE, "hyper, rmcp, mcp go-sdk"),
     row("no-route-to-host", UNAVAILABLE, "std, Go net"),
     row("network-is-unreachable", UNAVAILABLE, "std, Go net"),
@@ -151,6 +154,7 @@ pub(super) static PHRASES: [Phrase; 104] = [
     row("failed-to-resolve", UNAVAILABLE, "urllib3"),
     row("failed-to-establish-a-new-connection", UNAVAILABLE, "urllib3"),
     row("connection-aborted", UNAVAILABLE, "urllib3"),
+    row("failed-to-connect-to", UNAVAILABLE, "curl"),
     row("empty-reply-from-server", UNAVAILABLE, "curl"),
     row("ECONNREFUSED", UNAVAILABLE, "Node.js"),
     row("ECONNRESET", UNAVAILABLE, "Node.js"),
@@ -169,8 +173,9 @@ pub(super) static PHRASES: [Phrase; 104] = [
 
     // Look-alikes.
     row("EOF-while-parsing", Says::LookAlike, "serde_json: a text that is too short, wherever it came from"),
-    row("timeout-must", Says::LookAlike, "checks of settings"),
-    row("invalid-timeout", Says::LookAlike, "checks of settings"),
+    row("field-timeout", Says::LookAlike, "serde"),
+    row("timeout-must", Says::LookAlike, "golang.org/x/oauth2 and other checks of settings"),
+    row("code-ResourceExhausted-desc-grpc-received-message-larger-than-max", Says::LookAlike, "grpc-go"),
 ];
 
 pub(super) static STANDARD: Index<[u16; PHRASES.len()]> = Index::of_table(&PHRASES);

@@ -28,11 +28,7 @@ pub(super) struct Hit {
 
 impl<'a> Table<'a> {
     pub(super) fn new(phrases: &'a [Phrase], index: &'a Index<impl AsRef<[u16]>>) -> Self {
-        Self {
-            phrases,
-            heads: &index.heads,
-            next: index.next.as_ref(),
-        }
+        Self { phrases, heads: &index.heads, next: index.next.as_ref() }
     }
 
     /// The heaviest phrase in the text's first 4 KiB; among equals the earliest.
@@ -60,12 +56,7 @@ impl<'a> Table<'a> {
     }
 
     /// The longest phrase that begins here, and where it ends. `None` inside for a look-alike, which means nothing.
-    fn longest_at(
-        &self,
-        text: &[u8],
-        start: usize,
-        removed: &[&str],
-    ) -> Option<(usize, Option<Hit>)> {
+    fn longest_at(&self, text: &[u8], start: usize, removed: &[&str]) -> Option<(usize, Option<Hit>)> {
         let mut longest: Option<(usize, Option<Hit>)> = None;
         let mut row = self.heads.first(*text.get(start)?);
         while let Some(phrase) = self.phrases.get(usize::from(row)) {
@@ -92,11 +83,7 @@ impl Hit {
     /// The heavier of two; the first of two equals.
     pub(super) fn heavier(first: Option<Self>, second: Option<Self>) -> Option<Self> {
         let weight = |hit: Option<Self>| hit.map_or(0, |hit| hit.class.weight());
-        if weight(second) > weight(first) || first.is_none() {
-            second
-        } else {
-            first
-        }
+        if weight(second) > weight(first) || first.is_none() { second } else { first }
     }
 }
 
@@ -140,10 +127,7 @@ struct Heads {
 }
 
 impl Heads {
-    const EMPTY: Self = Self {
-        first: [NO_ROW; 32],
-        second: [0; 32],
-    };
+    const EMPTY: Self = Self { first: [NO_ROW; 32], second: [0; 32] };
 
     #[allow(clippy::indexing_slicing)] // a const fn has no `get`; five bits index 32 entries
     const fn link(&mut self, phrases: &[Phrase], next: &mut [u16]) {
@@ -180,15 +164,13 @@ impl Heads {
 /// Where words begin whose first two letters begin a phrase.
 fn word_starts(text: &[u8], heads: &Heads) -> impl Iterator<Item = usize> {
     let mut before = false;
-    text.windows(2)
-        .enumerate()
-        .filter_map(move |(start, pair)| {
-            let &[first, second] = pair else { return None };
-            let inside = is_word(first);
-            let starts = inside & !before & heads.may_start(first, second);
-            before = inside;
-            starts.then_some(start)
-        })
+    text.windows(2).enumerate().filter_map(move |(start, pair)| {
+        let &[first, second] = pair else { return None };
+        let inside = is_word(first);
+        let starts = inside & !before & heads.may_start(first, second);
+        before = inside;
+        starts.then_some(start)
+    })
 }
 
 struct Found {
@@ -202,8 +184,8 @@ fn phrase_at(phrase: &[u8], text: &[u8], start: usize) -> Option<Found> {
     let words = phrase.split(|&byte| !is_letter(byte));
     let mut number = None;
     let mut at = start;
-    for (count, word) in words.filter(|word| !word.is_empty()).enumerate() {
-        if count > 0 {
+    for word in words.filter(|word| !word.is_empty()) {
+        if at > start {
             at = after_joint(text, at)?;
         }
         let end = at.checked_add(word.len())?;
@@ -220,22 +202,18 @@ fn phrase_at(phrase: &[u8], text: &[u8], start: usize) -> Option<Found> {
 }
 
 fn same_word(word: &[u8], seen: &[u8]) -> bool {
-    if word.iter().any(u8::is_ascii_uppercase) {
-        word == seen
-    } else {
-        word.eq_ignore_ascii_case(seen)
-    }
+    if word.iter().any(u8::is_ascii_uppercase) { word == seen } else { word.eq_ignore_ascii_case(seen) }
 }
 
 /// What may stand between two words of a phrase: `status code 401`, `status_code=401`, `"status": 401`,
 /// `401 (Unauthorized)`, `401 - Unauthorized`. Not a quotation mark alone: `field 'authorization' required` is no challenge.
 fn after_joint(text: &[u8], at: usize) -> Option<usize> {
     let rest = text.get(at..)?;
-    let is_joint = |byte: &&u8| matches!(byte, b' ' | b':' | b'=' | b'(' | b'_' | b'-' | b'"');
+    let is_joint = |byte: &&u8| matches!(byte, b' ' | b':' | b'=' | b'(' | b'_' | b'-' | b'"' | b'`');
     let len = rest.iter().take(4).take_while(is_joint).count();
     let joins = matches!(
         rest.get(..len)?,
-        b" " | b"_" | b"-" | b":" | b"=" | b"(" | b": " | b" (" | b" = " | b" - " | b"\":" | b"\": "
+        b" " | b" `" | b"_" | b"-" | b":" | b"=" | b"(" | b": " | b" (" | b" = " | b" - " | b"\":" | b"\": " | b"\":\""
     );
     joins.then_some(at.checked_add(len)?)
 }
@@ -243,10 +221,7 @@ fn after_joint(text: &[u8], at: usize) -> Option<usize> {
 /// Addresses are full of words that mean nothing: `https://example.com/timeout`.
 fn end_of_url(text: &[u8], start: usize) -> Option<usize> {
     let rest = text.get(start..)?;
-    let begins = |scheme: &[u8]| {
-        rest.get(..scheme.len())
-            .is_some_and(|seen| seen.eq_ignore_ascii_case(scheme))
-    };
+    let begins = |scheme: &[u8]| rest.get(..scheme.len()).is_some_and(|seen| seen.eq_ignore_ascii_case(scheme));
     if !begins(b"http://") && !begins(b"https://") {
         return None;
     }
@@ -262,10 +237,7 @@ pub(super) struct Shown {
 
 impl Shown {
     pub(super) const fn new() -> Self {
-        Self {
-            bytes: [0; WINDOW],
-            len: 0,
-        }
+        Self { bytes: [0; WINDOW], len: 0 }
     }
 
     /// An error that fails to print is taken for what it printed until then.
@@ -285,15 +257,11 @@ impl fmt::Write for Shown {
             room.copy_from_slice(text);
         }
         self.len += len;
-        if len == text.len() {
-            Ok(())
-        } else {
-            Err(fmt::Error)
-        }
+        if len == text.len() { Ok(()) } else { Err(fmt::Error) }
     }
 }
 
-/// Part of a word, seen from outside it. `--timeout`, `timeout_ms` and `` `timeout` `` are names of things, not words.
+/// Part of a word, seen from outside it. `--timeout` and `timeout_ms` are names of things, not words.
 #[allow(clippy::indexing_slicing)] // a u8 indexes 256 entries
 const fn is_word(byte: u8) -> bool {
     WORD[byte as usize]
@@ -313,7 +281,7 @@ const WORD: [bool; 256] = {
     let mut word = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        word[byte] = is_letter(byte as u8) || matches!(byte as u8, b'-' | b'`');
+        word[byte] = is_letter(byte as u8) || byte as u8 == b'-';
         byte += 1;
     }
     word

@@ -14,10 +14,7 @@ pub(super) struct Finding {
 
 impl From<Class> for Finding {
     fn from(class: Class) -> Self {
-        Self {
-            class,
-            retry_after: None,
-        }
+        Self { class, retry_after: None }
     }
 }
 
@@ -59,31 +56,12 @@ pub(super) static TYPED: &[TypedRule] = &[
 
 type Look = fn(&(dyn Error + 'static)) -> Option<Finding>;
 
-const fn rule(
-    name: &'static str,
-    says: &'static str,
-    origin: &'static str,
-    look: Look,
-) -> TypedRule {
-    TypedRule {
-        name,
-        says,
-        origin,
-        ours: false,
-        look,
-    }
+const fn rule(name: &'static str, says: &'static str, origin: &'static str, look: Look) -> TypedRule {
+    TypedRule { name, says, origin, ours: false, look }
 }
 
-const fn own(
-    name: &'static str,
-    says: &'static str,
-    origin: &'static str,
-    look: Look,
-) -> TypedRule {
-    TypedRule {
-        ours: true,
-        ..rule(name, says, origin, look)
-    }
+const fn own(name: &'static str, says: &'static str, origin: &'static str, look: Look) -> TypedRule {
+    TypedRule { ours: true, ..rule(name, says, origin, look) }
 }
 
 fn is<E: Error + 'static>(error: &(dyn Error + 'static), class: Class) -> Option<Finding> {
@@ -97,10 +75,7 @@ fn issue_error(error: &IssueError) -> Option<Finding> {
         Verdict::Transient | Verdict::Unconfirmed(_) => Class::Unavailable,
         Verdict::Cancelled => Class::Cancelled,
     };
-    Some(Finding {
-        class,
-        retry_after: error.retry_after(),
-    })
+    Some(Finding { class, retry_after: error.retry_after() })
 }
 
 /// `PermissionDenied` is about files and sockets of this machine and says nothing about who is asking.
@@ -167,10 +142,9 @@ fn h2(error: &h2::Error) -> Option<Finding> {
         h2::Reason::SETTINGS_TIMEOUT => Class::Timeout,
         h2::Reason::CANCEL => Class::Cancelled,
         // NO_ERROR comes with the GOAWAY of a server that shuts down.
-        h2::Reason::NO_ERROR
-        | h2::Reason::REFUSED_STREAM
-        | h2::Reason::CONNECT_ERROR
-        | h2::Reason::INTERNAL_ERROR => Class::Unavailable,
+        h2::Reason::NO_ERROR | h2::Reason::REFUSED_STREAM | h2::Reason::CONNECT_ERROR | h2::Reason::INTERNAL_ERROR => {
+            Class::Unavailable
+        }
         // The rest says that one side does not speak the protocol well: a bug.
         _ => return None,
     };
@@ -221,22 +195,17 @@ mod oauth2 {
             .or_else(|| over::<HttpClientError<reqwest012::Error>>(error))
             .or_else(|| over::<reqwest012::Error>(error));
         #[cfg(feature = "reqwest")]
-        let found = found
-            .or_else(|| over::<HttpClientError<reqwest::Error>>(error))
-            .or_else(|| over::<reqwest::Error>(error));
+        let found =
+            found.or_else(|| over::<HttpClientError<reqwest::Error>>(error)).or_else(|| over::<reqwest::Error>(error));
         found
     }
 
     fn over<RE: Error + 'static>(error: &(dyn Error + 'static)) -> Option<Finding> {
         let error = error.downcast_ref::<RequestTokenError<RE, BasicErrorResponse>>()?;
         match error {
-            RequestTokenError::ServerResponse(response) => {
-                class_of_code(response.error()).map(Finding::from)
-            }
+            RequestTokenError::ServerResponse(response) => class_of_code(response.error()).map(Finding::from),
             // What is under it is the next error of the chain; a body is not looked into.
-            RequestTokenError::Request(_)
-            | RequestTokenError::Parse(..)
-            | RequestTokenError::Other(_) => None,
+            RequestTokenError::Request(_) | RequestTokenError::Parse(..) | RequestTokenError::Other(_) => None,
         }
     }
 
