@@ -9,34 +9,28 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn typed_hit(bencher: Bencher<'_, '_>) {
     let error = io::Error::from(io::ErrorKind::ConnectionRefused);
     bencher.bench_local(|| CLASSIFIER.classify(black_box(&error)));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn typed_hit_under_three_wrappers(bencher: Bencher<'_, '_>) {
-    let error = Wrapped(Box::new(Wrapped(Box::new(Wrapped(Box::new(
-        io::Error::from(io::ErrorKind::TimedOut),
-    ))))));
+    let error = Wrapped(Box::new(Wrapped(Box::new(Wrapped(Box::new(io::Error::from(io::ErrorKind::TimedOut)))))));
     bencher.bench_local(|| CLASSIFIER.classify(black_box(&error)));
 }
 
-#[divan::bench(args = [40, 400, 4096, 16 * 1024])]
+#[divan::bench(sample_size = 200, args = [40, 400, 4096, 16 * 1024])]
 fn text_miss(bencher: Bencher<'_, '_>, len: usize) {
     let text = prose(len);
-    bencher
-        .counter(BytesCount::of_str(&text))
-        .bench_local(|| CLASSIFIER.classify_text(black_box(&text)));
+    bencher.counter(BytesCount::of_str(&text)).bench_local(|| CLASSIFIER.classify_text(black_box(&text)));
 }
 
-#[divan::bench(args = [40, 400, 4096, 16 * 1024])]
+#[divan::bench(sample_size = 200, args = [40, 400, 4096, 16 * 1024])]
 fn text_miss_by_lower_casing(bencher: Bencher<'_, '_>, len: usize) {
     let text = prose(len);
-    bencher
-        .counter(BytesCount::of_str(&text))
-        .bench_local(|| contains_one_of_13(black_box(&text)));
+    bencher.counter(BytesCount::of_str(&text)).bench_local(|| contains_one_of_13(black_box(&text)));
 }
 
 fn contains_one_of_13(text: &str) -> bool {

@@ -38,17 +38,27 @@ impl<'a> Table<'a> {
         let text = text.get(..WINDOW).unwrap_or(text);
         let mut best = None;
         let mut resume = 0;
-        for start in word_starts(text, self.heads) {
-            if start < resume {
-                continue;
-            }
-            if let Some(end) = end_of_url(text, start) {
-                resume = end;
-            } else if let Some((end, hit)) = self.longest_at(text, start, removed) {
-                resume = end;
-                best = Hit::heavier(best, hit);
-                if best.is_some_and(|hit| hit.class.is_answer()) {
-                    break;
+        let mut inside = 0;
+        for base in (0..text.len()).step_by(64) {
+            let words = words(text, base);
+            // A word of fewer than three letters begins no phrase. What the block does not show counts as one more letter.
+            let mut starts = words & !(words << 1 | inside) & (words >> 1 | 1 << 63) & (words >> 2 | 3 << 62);
+            inside = words >> 63;
+            while starts != 0 {
+                let start = base + starts.trailing_zeros() as usize;
+                starts &= starts - 1;
+                let row = self.heads.first_row(text, start);
+                if row == NO_ROW || start < resume {
+                    continue;
+                }
+                if let Some(end) = end_of_url(text, start) {
+                    resume = end;
+                } else if let Some((end, hit)) = self.longest_at(text, start, row, removed) {
+                    resume = end;
+                    best = Hit::heavier(best, hit);
+                    if best.is_some_and(|hit| hit.class.is_answer()) {
+                        return best;
+                    }
                 }
             }
         }
@@ -56,9 +66,8 @@ impl<'a> Table<'a> {
     }
 
     /// The longest phrase that begins here, and where it ends. `None` inside for a look-alike, which means nothing.
-    fn longest_at(&self, text: &[u8], start: usize, removed: &[&str]) -> Option<(usize, Option<Hit>)> {
+    fn longest_at(&self, text: &[u8], start: usize, mut row: u16, removed: &[&str]) -> Option<(usize, Option<Hit>)> {
         let mut longest: Option<(usize, Option<Hit>)> = None;
-        let mut row = self.heads.first(*text.get(start)?);
         while let Some(phrase) = self.phrases.get(usize::from(row)) {
             row = self.next.get(usize::from(row)).copied().unwrap_or(NO_ROW);
             let Some(found) = phrase_at(phrase.name.as_bytes(), text, start) else {
@@ -87,7 +96,7 @@ impl Hit {
     }
 }
 
-/// Finds the phrases that begin with the letter at hand. Rows with the same first letter are linked.
+/// Finds the phrases that can begin with the letters at hand. Rows that share a head are linked.
 #[derive(Clone, Debug)]
 pub(super) struct Index<N> {
     heads: Heads,
@@ -96,19 +105,15 @@ pub(super) struct Index<N> {
 
 impl<const N: usize> Index<[u16; N]> {
     pub(super) const fn of_table(phrases: &[Phrase; N]) -> Self {
-        let mut heads = Heads::EMPTY;
         let mut next = [NO_ROW; N];
-        heads.link(phrases, &mut next);
-        Self { heads, next }
+        Self { heads: Heads::link(phrases, &mut next), next }
     }
 }
 
 impl Index<Vec<u16>> {
     pub(super) fn of(phrases: &[Phrase]) -> Self {
-        let mut heads = Heads::EMPTY;
         let mut next = vec![NO_ROW; phrases.len()];
-        heads.link(phrases, &mut next);
-        Self { heads, next }
+        Self { heads: Heads::link(phrases, &mut next), next }
     }
 }
 
@@ -118,58 +123,69 @@ impl Default for Index<Vec<u16>> {
     }
 }
 
-/// By the five low bits of a phrase's first letter, which are the same in both cases: the first row, and the second letters
-/// that can follow. The two letters keep nearly every word of an ordinary text from being compared at all.
+/// By the first three letters of a phrase: its first row, and the fourth letters that can follow. That keeps nearly every
+/// word of an ordinary text from being compared at all. Both cases of a letter are one.
 #[derive(Clone, Debug)]
 struct Heads {
-    first: [u16; 32],
-    second: [u32; 32],
+    row: [u16; HEADS],
+    fourth: [u32; HEADS],
 }
 
 impl Heads {
-    const EMPTY: Self = Self { first: [NO_ROW; 32], second: [0; 32] };
-
-    #[allow(clippy::indexing_slicing)] // a const fn has no `get`; five bits index 32 entries
-    const fn link(&mut self, phrases: &[Phrase], next: &mut [u16]) {
-        // URLs are skipped, so they must be noticed.
-        self.second[low_bits(b'h')] |= 1 << low_bits(b't');
+    #[allow(clippy::indexing_slicing)] // a const fn has no `get`; a head is below HEADS
+    const fn link(phrases: &[Phrase], next: &mut [u16]) -> Self {
+        let mut heads = Self { row: [NO_ROW; HEADS], fourth: [0; HEADS] };
         let mut row = phrases.len();
         while row > 0 {
             row -= 1;
-            let name = phrases[row].name.as_bytes();
-            if name.is_empty() {
-                continue;
-            }
-            let first = low_bits(name[0]);
-            self.second[first] |= match name {
-                [_, second, ..] if is_letter(*second) => 1 << low_bits(*second),
+            let (_, name) = split_lead(phrases[row].name.as_bytes());
+            let [a, b, c, ref rest @ ..] = *name else { continue };
+            let head = head(a, b, c);
+            heads.fourth[head] |= match *rest {
+                [d, ..] if is_letter(d) => 1 << (d & 31),
                 _ => u32::MAX,
             };
-            next[row] = self.first[first];
-            self.first[first] = row as u16;
+            next[row] = heads.row[head];
+            heads.row[head] = row as u16;
         }
+        heads
     }
 
-    fn first(&self, letter: u8) -> u16 {
-        let row = self.first.get(low_bits(letter));
-        row.copied().unwrap_or(NO_ROW)
-    }
-
-    fn may_start(&self, first: u8, second: u8) -> bool {
-        let seconds = self.second.get(low_bits(first)).copied().unwrap_or(0);
-        seconds >> low_bits(second) & 1 == 1
+    fn first_row(&self, text: &[u8], start: usize) -> u16 {
+        let (a, b, c, d) = match *text.get(start..).unwrap_or_default() {
+            [a, b, c, d, ..] => (a, b, c, d),
+            [a, b, c] => (a, b, c, 0),
+            _ => return NO_ROW,
+        };
+        let head = head(a, b, c);
+        let fourths = self.fourth.get(head).copied().unwrap_or(0);
+        if fourths >> (d & 31) & 1 == 0 {
+            return NO_ROW;
+        }
+        self.row.get(head).copied().unwrap_or(NO_ROW)
     }
 }
 
-/// Where words begin whose first two letters begin a phrase.
-fn word_starts(text: &[u8], heads: &Heads) -> impl Iterator<Item = usize> {
-    let mut before = false;
-    text.windows(2).enumerate().filter_map(move |(start, pair)| {
-        let &[first, second] = pair else { return None };
-        let inside = is_word(first);
-        let starts = inside & !before & heads.may_start(first, second);
-        before = inside;
-        starts.then_some(start)
+const fn head(a: u8, b: u8, c: u8) -> usize {
+    let letters = u32::from_le_bytes([a | 0x20, b | 0x20, c | 0x20, 0]);
+    (letters.wrapping_mul(0x9E37_79B1) >> (32 - HEADS.ilog2())) as usize
+}
+
+/// One bit for each of 64 bytes: whether it is part of a word. Written so that the compiler takes 16 bytes at a time.
+fn words(text: &[u8], base: usize) -> u64 {
+    let rest = text.get(base..).unwrap_or_default();
+    let mut padded = [b' '; 64];
+    let block = rest.first_chunk().unwrap_or_else(|| {
+        padded.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        &padded
+    });
+    let mut flags = [0; 64];
+    flags.iter_mut().zip(block).for_each(|(flag, byte)| *flag = u8::from(is_word(*byte)));
+    let (groups, _) = flags.as_chunks::<8>();
+    groups.iter().rev().fold(0, |bits, group| {
+        // Gathers the lowest bit of each of eight bytes in the top byte.
+        let gathered = u64::from_le_bytes(*group).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        bits << 8 | gathered
     })
 }
 
@@ -179,30 +195,49 @@ struct Found {
 }
 
 /// Whether the phrase stands here, as whole words with a [joint](after_joint) between them. `nnn` in a phrase is any HTTP
-/// status; a word with a capital letter is found in exactly that case.
+/// status; a capital letter is found as a capital only.
 fn phrase_at(phrase: &[u8], text: &[u8], start: usize) -> Option<Found> {
-    let words = phrase.split(|&byte| !is_letter(byte));
+    let (lead, mut phrase) = split_lead(phrase);
     let mut number = None;
     let mut at = start;
-    for word in words.filter(|word| !word.is_empty()) {
-        if at > start {
-            at = after_joint(text, at)?;
-        }
-        let end = at.checked_add(word.len())?;
-        let seen = text.get(at..end)?;
-        if word == b"nnn" {
-            number = Some(StatusCode::from_bytes(seen).ok()?);
-        } else if !same_word(word, seen) {
+    while let [letter, rest @ ..] = phrase {
+        let seen = *text.get(at)?;
+        if *letter == seen || *letter == seen.to_ascii_lowercase() {
+            at += 1;
+            phrase = rest;
+        } else if let Some(rest) = phrase.strip_prefix(b"nnn") {
+            number = Some(StatusCode::from_bytes(text.get(at..at + 3)?).ok()?);
+            at += 3;
+            phrase = rest;
+        } else if is_letter(*letter) {
             return None;
+        } else {
+            at = after_joint(text, at)?;
+            phrase = rest;
         }
-        at = end;
     }
     let ends = text.get(at).is_none_or(|&byte| !is_word(byte));
-    (ends && at > start).then_some(Found { end: at, number })
+    (ends && follows(lead, text, start)).then_some(Found { end: at, number })
 }
 
-fn same_word(word: &[u8], seen: &[u8]) -> bool {
-    if word.iter().any(u8::is_ascii_uppercase) { word == seen } else { word.eq_ignore_ascii_case(seen) }
+/// A phrase is looked up by its first word that says something.
+const fn split_lead(phrase: &[u8]) -> (&[u8], &[u8]) {
+    match phrase {
+        [b'n' | b'N', b'o' | b'O', b'-' | b' ', ..] => phrase.split_at(3),
+        [b'n' | b'N', b'o' | b'O', b't' | b'T', b'-' | b' ', ..] => phrase.split_at(4),
+        _ => (&[], phrase),
+    }
+}
+
+fn follows(lead: &[u8], text: &[u8], start: usize) -> bool {
+    let Some((_, word)) = lead.split_last() else {
+        return true;
+    };
+    start.checked_sub(lead.len()).and_then(|from| text.split_at_checked(from)).is_some_and(|(before, rest)| {
+        let seen = rest.split_at_checked(word.len());
+        seen.is_some_and(|(seen, rest)| seen.eq_ignore_ascii_case(word) && rest.starts_with(b" "))
+            && before.last().is_none_or(|&byte| !is_word(byte))
+    })
 }
 
 /// What may stand between two words of a phrase: `status code 401`, `status_code=401`, `"status": 401`,
@@ -222,7 +257,7 @@ fn after_joint(text: &[u8], at: usize) -> Option<usize> {
 fn end_of_url(text: &[u8], start: usize) -> Option<usize> {
     let rest = text.get(start..)?;
     let begins = |scheme: &[u8]| rest.get(..scheme.len()).is_some_and(|seen| seen.eq_ignore_ascii_case(scheme));
-    if !begins(b"http://") && !begins(b"https://") {
+    if !matches!(rest, [b'h' | b'H', ..]) || !begins(b"http://") && !begins(b"https://") {
         return None;
     }
     let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"')>]`".contains(byte);
@@ -262,30 +297,15 @@ impl fmt::Write for Shown {
 }
 
 /// Part of a word, seen from outside it. `--timeout` and `timeout_ms` are names of things, not words.
-#[allow(clippy::indexing_slicing)] // a u8 indexes 256 entries
 const fn is_word(byte: u8) -> bool {
-    WORD[byte as usize]
+    is_letter(byte) | (byte == b'-')
 }
 
 /// Part of a word of a phrase.
 const fn is_letter(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
+    ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10) | (byte == b'_') | (byte >= 0x80)
 }
-
-const fn low_bits(byte: u8) -> usize {
-    (byte & 31) as usize
-}
-
-#[allow(clippy::indexing_slicing)] // a u8 indexes 256 entries
-const WORD: [bool; 256] = {
-    let mut word = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        word[byte] = is_letter(byte as u8) || byte as u8 == b'-';
-        byte += 1;
-    }
-    word
-};
 
 const WINDOW: usize = 4096;
+const HEADS: usize = 1024;
 const NO_ROW: u16 = u16::MAX;
