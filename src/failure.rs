@@ -32,7 +32,15 @@ pub struct IssueError {
     delivery: Delivery,
     rule: &'static str,
     retry_after: Option<Duration>,
+    client: Option<Box<Client>>,
     cause: Option<BoxError>,
+}
+
+/// The client registration that an attempt was made with, so that advice about it can name it.
+#[derive(Clone, Debug)]
+struct Client {
+    id: String,
+    issuer: String,
 }
 
 impl IssueError {
@@ -47,12 +55,17 @@ impl IssueError {
     }
 
     pub(crate) fn new(verdict: Verdict, delivery: Delivery, rule: &'static str, cause: impl Into<BoxError>) -> Self {
-        Self { verdict, delivery, rule, retry_after: None, cause: Some(cause.into()) }
+        Self { verdict, delivery, rule, retry_after: None, client: None, cause: Some(cause.into()) }
     }
 
     /// A failure that the library itself noticed, with nothing under it.
     pub(crate) const fn of_rule(delivery: Delivery, rule: &'static str) -> Self {
-        Self { verdict: Verdict::Transient, delivery, rule, retry_after: None, cause: None }
+        Self { verdict: Verdict::Transient, delivery, rule, retry_after: None, client: None, cause: None }
+    }
+
+    /// The attempt was not made, or not to its end, because the monitor was stopped.
+    pub(crate) fn cancelled() -> Self {
+        Self { verdict: Verdict::Cancelled, ..Self::of_rule(Delivery::NotSent, "stopped") }
     }
 
     /// How far the request got. Defaults to [`Delivery::Unknown`] for a transient failure, and to
@@ -68,6 +81,14 @@ impl IssueError {
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: impl Into<Option<Duration>>) -> Self {
         self.retry_after = retry_after.into();
+        self
+    }
+
+    /// The client registration that the attempt was made with. When the server does not know it any more, the advice to the
+    /// host names it.
+    #[must_use]
+    pub fn with_client(mut self, id: &str, issuer: &str) -> Self {
+        self.client = Some(Box::new(Client { id: printable(id, 128), issuer: printable(issuer, 128) }));
         self
     }
 
@@ -95,6 +116,11 @@ impl IssueError {
         self.retry_after
     }
 
+    /// The client registration in words.
+    pub(crate) fn client(&self) -> Option<String> {
+        self.client.as_ref().map(|client| format!("client {} at {}", client.id, client.issuer))
+    }
+
     /// Wraps what a source returned. An `IssueError` in its chain decides; anything else is transient.
     pub(crate) fn from_source(error: BoxError) -> Self {
         let foreign = match error.downcast::<Self>() {
@@ -103,9 +129,15 @@ impl IssueError {
         };
         let mut wrapped = Self::of_rule(Delivery::Unknown, "unrecognised");
         if let Some(own) = chain(&*foreign).find_map(|cause| cause.downcast_ref::<Self>()) {
-            let Self { verdict, delivery, rule, retry_after, cause: _ } = own;
-            wrapped =
-                Self { verdict: verdict.clone(), delivery: *delivery, rule, retry_after: *retry_after, cause: None };
+            let Self { verdict, delivery, rule, retry_after, client, cause: _ } = own;
+            wrapped = Self {
+                verdict: verdict.clone(),
+                delivery: *delivery,
+                rule,
+                retry_after: *retry_after,
+                client: client.clone(),
+                cause: None,
+            };
         }
         wrapped.cause = Some(foreign);
         wrapped
@@ -178,6 +210,12 @@ impl OAuthCode {
         is_code.then(|| Self(code.to_ascii_lowercase().into()))
     }
 
+    /// The token endpoint issued a token that this library cannot use; our own word, no server's.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn unsupported_token_type() -> Self {
+        Self("unsupported_token_type".into())
+    }
+
     /// The code as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -209,18 +247,23 @@ pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item 
     std::iter::successors(Some(error), |&error| beneath(error)).take(MAX_CHAIN)
 }
 
-/// Text from the network, fit to be shown: control characters escaped, cut to `limit` characters.
+/// Text from the network, fit to be shown: control characters escaped, cut where the result would be longer than
+/// `limit` characters.
 pub(crate) fn printable(text: &str, limit: usize) -> String {
     let mut shown = String::new();
-    for (count, character) in text.chars().enumerate() {
-        if count == limit {
+    let mut room = limit;
+    for character in text.chars() {
+        let is_hidden = character.is_control() || is_format_character(character);
+        let escaped = is_hidden.then(|| character.escape_unicode().to_string());
+        let width = escaped.as_ref().map_or(1, String::len);
+        if width > room {
             shown.push('…');
             break;
         }
-        if character.is_control() || is_format_character(character) {
-            shown.extend(character.escape_unicode());
-        } else {
-            shown.push(character);
+        room = room.saturating_sub(width);
+        match escaped {
+            Some(escaped) => shown.push_str(&escaped),
+            None => shown.push(character),
         }
     }
     shown

@@ -32,7 +32,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::classify::{Class, Classifier};
+use crate::{
+    AuthStatus,
+    classify::{Class, Classifier},
+};
 
 /// How a backend is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -79,6 +82,19 @@ impl Health {
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+/// The health of the way to a token. A backend that needs the token is no better than that.
+impl From<&AuthStatus> for Health {
+    fn from(status: &AuthStatus) -> Self {
+        match status {
+            AuthStatus::Pending => Self::Unknown,
+            AuthStatus::Running => Self::Healthy,
+            AuthStatus::AuthRetrying(_) => Self::Degraded,
+            AuthStatus::Unauthenticated(_) => Self::Unauthenticated,
+            AuthStatus::Stopped(_) => Self::Unhealthy,
+        }
     }
 }
 

@@ -1,7 +1,15 @@
 //! Tokens: what a source brings in, and what callers are handed out.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
+use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
 /// A number that grows with each token of one handle, across runs.
@@ -79,6 +87,13 @@ impl IssuedToken {
         self.lifetime
     }
 
+    /// `None` for a secret that cannot stand in a header.
+    pub(crate) fn authorization(&self) -> Option<HeaderValue> {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", self.expose_secret())).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
     /// The token itself. Whoever calls this is answerable for where it goes.
     #[must_use]
     pub fn expose_secret(&self) -> &str {
@@ -114,6 +129,15 @@ impl Lifetime {
     /// Ten years: a longer lifetime is cut to this.
     pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
+    /// The lifetime, if the server gave a usable one.
+    #[must_use]
+    pub const fn known(self) -> Option<Duration> {
+        match self {
+            Self::Known(lifetime) => Some(lifetime),
+            Self::Unknown | Self::Malformed => None,
+        }
+    }
+
     /// From a JSON number, in seconds.
     #[must_use]
     pub fn from_secs(seconds: f64) -> Self {
@@ -136,3 +160,144 @@ impl From<Duration> for Lifetime {
         if lifetime.is_zero() { Self::Malformed } else { Self::Known(lifetime.min(Self::LONGEST)) }
     }
 }
+
+/// What callers are handed: the token to send now, ready to be attached. Cheap to clone.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
+/// use steadfast::{IssuedToken, MonitoredTokenSource};
+///
+/// let tokens = MonitoredTokenSource::builder(|| async { Ok(IssuedToken::bearer("s3cret")) }).spawn()?;
+/// let token = tokens.token().await?;
+/// assert_eq!(token.authorization(), "Bearer s3cret");
+/// assert!(token.authorization().is_sensitive());
+/// assert_eq!(token.generation().get(), 1);
+/// assert!(!format!("{token:?}").contains("s3cret"));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct AccessToken(Arc<Held>);
+
+struct Held {
+    secret: SecretString,
+    authorization: HeaderValue,
+    generation: Generation,
+    scopes: Vec<String>,
+    expires_at: Option<SystemTime>,
+    serve_until: Duration,
+    settled_from: Duration,
+    standing: AtomicU8,
+}
+
+impl AccessToken {
+    /// The token itself. Whoever calls this is answerable for where it goes.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        self.0.secret.expose_secret()
+    }
+
+    /// The value of the `Authorization` header (RFC 6750 §2.1), built once for the token and marked sensitive.
+    #[must_use]
+    pub fn authorization(&self) -> HeaderValue {
+        self.0.authorization.clone()
+    }
+
+    /// The token's name, to tell [`reject`](crate::MonitoredTokenSource::reject) and
+    /// [`accept`](crate::MonitoredTokenSource::accept) which token a response was made with.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.0.generation
+    }
+
+    /// When the token expires, by the wall clock; `None` if nobody knows.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.0.expires_at
+    }
+
+    /// The scopes that were granted, if the server named them.
+    #[must_use]
+    pub fn scopes(&self) -> &[String] {
+        &self.0.scopes
+    }
+
+    pub(crate) fn new(issued: IssuedToken, authorization: HeaderValue, term: Term) -> Self {
+        let Term { generation, expires_at, serve_until, settled_from } = term;
+        Self(Arc::new(Held {
+            secret: issued.secret,
+            authorization,
+            generation,
+            scopes: issued.scopes,
+            expires_at,
+            serve_until,
+            settled_from,
+            standing: AtomicU8::new(0),
+        }))
+    }
+
+    /// Whether the token may be sent at this instant of the wall clock. The monotonic clock has its say elsewhere: the
+    /// driver takes a token that has ended by it away from readers.
+    pub(crate) fn is_servable(&self, wall: Duration) -> bool {
+        wall < self.0.serve_until && self.0.standing.load(Ordering::Acquire) & WITHDRAWN == 0
+    }
+
+    pub(crate) fn settled_from(&self) -> Duration {
+        self.0.settled_from
+    }
+
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.0.standing.load(Ordering::Relaxed) & ACCEPTED != 0
+    }
+
+    /// Whether a resource server ever accepted it, whatever it said afterwards.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.0.standing.load(Ordering::Relaxed) & PROVEN != 0
+    }
+
+    /// Whether the resource server's last word on it is a refusal.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.0.standing.load(Ordering::Acquire) & (REFUSED | WITHDRAWN) != 0
+    }
+
+    /// `true` for the one caller who is the first to say so.
+    pub(crate) fn accept(&self) -> bool {
+        self.change(|standing| (standing | ACCEPTED | PROVEN) & !REFUSED)
+    }
+
+    /// `true` for the one caller who is the first to say so.
+    pub(crate) fn refuse(&self, withdraw: bool) -> bool {
+        let marks = if withdraw { REFUSED | WITHDRAWN } else { REFUSED };
+        self.change(|standing| (standing | marks) & !ACCEPTED)
+    }
+
+    fn change(&self, change: impl Fn(u8) -> u8) -> bool {
+        let changed = |standing| Some(change(standing)).filter(|new| *new != standing);
+        self.0.standing.fetch_update(Ordering::AcqRel, Ordering::Acquire, changed).is_ok()
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("generation", &self.0.generation)
+            .field("expires_at", &self.0.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// From when to when a token counts, and under which name.
+pub(crate) struct Term {
+    pub(crate) generation: Generation,
+    pub(crate) expires_at: Option<SystemTime>,
+    /// Since the Unix epoch.
+    pub(crate) serve_until: Duration,
+    /// Since the monitor began; a refusal before this may only mean that the news of the token has not spread.
+    pub(crate) settled_from: Duration,
+}
+
+// The marks live in the token they are about: a mark can thus never hit the next token, and a token that was withdrawn
+// cannot come back through a view of the state that was drawn up a moment earlier.
+const ACCEPTED: u8 = 1;
+const PROVEN: u8 = 2;
+const REFUSED: u8 = 4;
+const WITHDRAWN: u8 = 8;

@@ -1,9 +1,10 @@
 //! What the types say. The errors are the real libraries' own.
+#![allow(clippy::unwrap_used, clippy::panic)] // a test may
 
 use std::{error::Error, fmt, io, net::SocketAddr, time::Duration};
 
 use steadfast::{
-    Delivery, IssueError, OAuthCode,
+    Delivery, IssueError, MonitoredTokenSource, OAuthCode,
     classify::{Class, Classified, Classifier, Evidence},
 };
 use tokio::{
@@ -67,6 +68,52 @@ fn our_own_errors_say_what_their_verdict_is() {
 
     let slow = IssueError::transient(io::Error::from(io::ErrorKind::TimedOut));
     assert_read(&slow, Class::Timeout, "io");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_callers_get_instead_of_a_token_says_how_the_way_to_one_is() {
+    let revoked = || async { Err(IssueError::rejected(OAuthCode::new("invalid_grant").unwrap(), "signed out").into()) };
+    let tokens = MonitoredTokenSource::builder(revoked).spawn().unwrap();
+    assert_read(&tokens.token().await.unwrap_err(), Class::Authentication, "auth-error");
+    tokens.shutdown().await;
+    assert_read(&tokens.token().await.unwrap_err(), Class::Cancelled, "auth-error");
+
+    let down = || async { Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()) };
+    let tokens = MonitoredTokenSource::builder(down).spawn().unwrap();
+    let error = tokens.token().await.unwrap_err();
+    assert_read(&error, Class::Unavailable, "auth-error");
+    assert!(error.retry_after().is_some());
+    assert_eq!(STANDARD.classify(&error).retry_after(), error.retry_after());
+}
+
+#[cfg(feature = "oauth2")]
+#[tokio::test]
+async fn the_token_endpoints_answer_is_read_by_its_code_then_by_its_status() {
+    use steadfast::{IssueReason, IssueRequest, TokenSource, oauth};
+
+    for (status, body, class) in [
+        (400, r#"{"error":"invalid_grant"}"#, Class::Authentication),
+        (400, r#"{"error":"temporarily_unavailable"}"#, Class::Unavailable),
+        (400, r#"{"error":"slow_down"}"#, Class::RateLimited),
+        (429, "", Class::RateLimited),
+        (401, "", Class::Unavailable),
+        (403, "<html>blocked</html>", Class::Unavailable),
+        (503, "", Class::Unavailable),
+    ] {
+        let http = move |_: http::Request<Vec<u8>>| async move {
+            let answer = http::Response::builder().status(status).header("retry-after", "7").body(body.into());
+            answer.map_err(oauth::TransportError::unknown)
+        };
+        let grant = oauth::RefreshTokenGrant::builder("https://login.example.com/token", "app", "rt").http(http);
+        let request = IssueRequest::new(IssueReason::Initial);
+        let error = grant.build().unwrap().issue(&request).await.unwrap_err();
+        assert_eq!(STANDARD.classify(&*error).class(), class, "{status} {body}");
+
+        let facts = error.source().unwrap();
+        assert_read(facts, class, "token-endpoint");
+        let told = facts.downcast_ref::<oauth::TokenEndpointError>().unwrap().retry_after();
+        assert_eq!(STANDARD.classify(facts).retry_after(), told);
+    }
 }
 
 #[test]
@@ -403,10 +450,11 @@ mod oauth2_5 {
             ("unauthorized_client", Class::Authentication),
             ("temporarily_unavailable", Class::Unavailable),
             ("slow_down", Class::RateLimited),
-            ("access_denied", Class::Authorization),
         ] {
             assert_read(&refresh(|| Ok(answer(code))).await, class, "oauth2");
         }
+        let unclear = refresh(|| Ok(answer("invalid_request"))).await;
+        assert_eq!(STANDARD.classify(&unclear).class(), Class::Unknown);
     }
 
     #[tokio::test]

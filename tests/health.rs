@@ -8,6 +8,7 @@ use std::{
 };
 
 use steadfast::{
+    AuthStatus, RetryCause, StopReason, UnauthenticatedReason,
     classify::{Class, Classifier},
     health::{Assessor, Health, HealthTracker, OutgoingAuth, assess},
 };
@@ -36,6 +37,19 @@ fn a_challenge_is_a_sign_of_life_where_authentication_is_configured() {
     for (name, probe, expected) in matrix {
         let assessed = outgoing.map(|outgoing| assessor.assess(probe.result(), probe.took, outgoing));
         assert_eq!(assessed, expected, "{name}");
+    }
+}
+
+#[test]
+fn a_status_is_the_health_of_the_way_to_a_token() {
+    for (status, health) in [
+        (AuthStatus::Pending, Health::Unknown),
+        (AuthStatus::Running, Health::Healthy),
+        (AuthStatus::AuthRetrying(RetryCause::TokenEndpoint), Health::Degraded),
+        (AuthStatus::Unauthenticated(UnauthenticatedReason::RejectedByResource), Health::Unauthenticated),
+        (AuthStatus::Stopped(StopReason::ShutDown), Health::Unhealthy),
+    ] {
+        assert_eq!(Health::from(&status), health);
     }
 }
 

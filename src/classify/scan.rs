@@ -227,6 +227,7 @@ fn phrase_at(phrase: &[u8], text: &[u8], start: usize) -> Option<Found> {
 }
 
 /// A phrase is looked up by its first word that is not in every other text.
+#[allow(clippy::indexing_slicing)] // a const fn has no `get` and no iterator
 const fn split_lead(phrase: &[u8]) -> (&[u8], &[u8]) {
     let mut lead = 0;
     while lead < LEADS.len() {

@@ -3,7 +3,7 @@
 use std::{error::Error, io, time::Duration};
 
 use super::Class;
-use crate::{IssueError, Verdict};
+use crate::{AuthError, IssueError, Verdict};
 
 /// What a typed rule found out.
 #[derive(Clone, Copy)]
@@ -37,7 +37,10 @@ pub(super) static TYPED: &[TypedRule] = &[
     rule("hyper-util", "unavailable", "hyper-util 0.1: client::legacy::Error", |error| hyper_util(error.downcast_ref()?)),
     #[cfg(feature = "hyper")]
     rule("hyper", "timeout, unavailable", "hyper 1: Error", |error| hyper(error.downcast_ref()?)),
+    own("auth-error", "authentication, cancelled, unavailable", "steadfast: AuthError", |error| auth_error(error.downcast_ref()?)),
     own("issue-error", "authentication, cancelled, unavailable", "steadfast: IssueError", |error| issue_error(error.downcast_ref()?)),
+    #[cfg(feature = "oauth2")]
+    own("token-endpoint", "by OAuth code, rate limited, unavailable", "steadfast: oauth::TokenEndpointError", oauth2::token_endpoint_error),
     rule("tokio-elapsed", "timeout", "tokio 1: time::error::Elapsed", |error| is::<tokio::time::error::Elapsed>(error, Class::Timeout)),
     rule("tokio-join", "cancelled", "tokio 1: task::JoinError", |error| join(error.downcast_ref()?)),
     #[cfg(feature = "reqwest-012")]
@@ -66,6 +69,16 @@ const fn own(name: &'static str, says: &'static str, origin: &'static str, look:
 
 fn is<E: Error + 'static>(error: &(dyn Error + 'static), class: Class) -> Option<Finding> {
     error.is::<E>().then(|| class.into())
+}
+
+/// What the way to a token is like; of the backend it says nothing.
+fn auth_error(error: &AuthError) -> Option<Finding> {
+    let class = match error {
+        AuthError::Retrying(_) | AuthError::StillRefreshing(_) => Class::Unavailable,
+        AuthError::Unauthenticated(_) => Class::Authentication,
+        AuthError::Stopped(_) => Class::Cancelled,
+    };
+    Some(Finding { class, retry_after: error.retry_after() })
 }
 
 /// Our own verdict stands: what failed is the way to a token, and the token endpoint's own word is in the verdict already.
@@ -180,12 +193,10 @@ fn tonic(status: &tonic::Status) -> Option<Finding> {
 
 #[cfg(feature = "oauth2")]
 mod oauth2 {
-    use oauth2::{
-        HttpClientError, RequestTokenError,
-        basic::{BasicErrorResponse, BasicErrorResponseType as Code},
-    };
+    use oauth2::{HttpClientError, RequestTokenError, basic::BasicErrorResponse};
 
     use super::{Class, Error, Finding};
+    use crate::oauth::{Saying, TokenEndpointError, saying_of};
 
     /// The type has the transport's error as a parameter, so each transport that hosts have is a type of its own.
     pub(super) fn request_token_error(error: &(dyn Error + 'static)) -> Option<Finding> {
@@ -203,27 +214,27 @@ mod oauth2 {
     fn over<RE: Error + 'static>(error: &(dyn Error + 'static)) -> Option<Finding> {
         let error = error.downcast_ref::<RequestTokenError<RE, BasicErrorResponse>>()?;
         match error {
-            RequestTokenError::ServerResponse(response) => class_of_code(response.error()).map(Finding::from),
+            RequestTokenError::ServerResponse(response) => class_of_code(response.error().as_ref()).map(Finding::from),
             // What is under it is the next error of the chain; a body is not looked into.
             RequestTokenError::Request(_) | RequestTokenError::Parse(..) | RequestTokenError::Other(_) => None,
         }
     }
 
-    /// RFC 6749 §5.2, and the codes of §4.1.2.1 and RFC 8628 §3.5 that token endpoints answer as well.
-    fn class_of_code(code: &Code) -> Option<Class> {
-        match code {
-            Code::InvalidClient
-            | Code::InvalidGrant
-            | Code::InvalidScope
-            | Code::UnauthorizedClient
-            | Code::UnsupportedGrantType => Some(Class::Authentication),
-            Code::InvalidRequest => None,
-            Code::Extension(code) => match code.as_str() {
-                "temporarily_unavailable" | "server_error" => Some(Class::Unavailable),
-                "slow_down" => Some(Class::RateLimited),
-                "access_denied" => Some(Class::Authorization),
-                _ => None,
-            },
+    /// A 401 or 403 without a code came from something in front of the token endpoint. It is no word about the grant.
+    pub(super) fn token_endpoint_error(error: &(dyn Error + 'static)) -> Option<Finding> {
+        let error = error.downcast_ref::<TokenEndpointError>()?;
+        let by_code = error.code().and_then(|code| class_of_code(code.as_str()));
+        let by_status = || error.status().and_then(Class::of_status).filter(|class| !class.is_auth());
+        let class = by_code.or_else(by_status).unwrap_or(Class::Unavailable);
+        Some(Finding { class, retry_after: error.retry_after() })
+    }
+
+    fn class_of_code(code: &str) -> Option<Class> {
+        match saying_of(code) {
+            Saying::Final => Some(Class::Authentication),
+            Saying::Later => Some(Class::Unavailable),
+            Saying::Slower => Some(Class::RateLimited),
+            Saying::Unclear => None,
         }
     }
 }

@@ -1,0 +1,132 @@
+//! What is known of the current account: its token, its floors, its budget, its record.
+
+use std::time::Duration;
+
+use crate::{
+    Delivery, Generation, IssueError, IssueReason, OAuthCode, RefreshPolicy, Verdict,
+    schedule::{Budget, Deadline, Now},
+};
+
+/// What is known of the current account. Dropped with it.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) can_refresh: bool,
+    pub(super) held: Option<Held>,
+    /// No attempt before this: the last one ended only just now.
+    rest: Option<Deadline>,
+    /// No attempt but a nudged one before this: the server asked for it.
+    retry_after: Option<Deadline>,
+    pub(super) ahead_from: Option<Deadline>,
+    pub(super) nudge_from: Option<Deadline>,
+    pub(super) forced: Budget,
+    pub(super) strikes: Strikes,
+    suspicion: Option<Suspicion>,
+}
+
+/// The servable token. A token that has ended or was withdrawn is not held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) generation: Generation,
+    pub(super) ends: Option<Deadline>,
+    pub(super) refresh: Option<Deadline>,
+}
+
+/// Fresh generations refused one right after the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Strikes {
+    last: Option<Generation>,
+    count: u32,
+}
+
+/// A code that is not final until the server has repeated it often and long enough.
+#[derive(Clone, Debug)]
+struct Suspicion {
+    code: OAuthCode,
+    answers: u32,
+    confirmed_from: Deadline,
+}
+
+impl Account {
+    pub(super) fn new(policy: &RefreshPolicy, can_refresh: bool) -> Self {
+        Self {
+            can_refresh,
+            held: None,
+            rest: None,
+            retry_after: None,
+            ahead_from: None,
+            nudge_from: None,
+            forced: Budget::full(policy.forced_refreshes),
+            strikes: Strikes::default(),
+            suspicion: None,
+        }
+    }
+
+    pub(super) fn attempt_succeeded(&mut self, now: Now) {
+        self.attempt_failed(now, None);
+        self.suspicion = None;
+    }
+
+    pub(super) fn attempt_failed(&mut self, now: Now, retry_after: Option<Deadline>) {
+        self.rest = Some(now.after(REST));
+        self.retry_after = retry_after;
+    }
+
+    /// No attempt for this reason may start before this.
+    pub(super) fn floor(&self, reason: IssueReason) -> Deadline {
+        let retry_after = if reason == IssueReason::Nudged { None } else { self.retry_after };
+        [self.rest, retry_after].into_iter().flatten().fold(Deadline::PAST, Deadline::max)
+    }
+
+    /// The earliest instant from now on at which an attempt for this reason may start.
+    pub(super) fn at_once(&self, reason: IssueReason, now: Now) -> Deadline {
+        let floor = self.floor(reason);
+        if floor.passed(now) { now.after(Duration::ZERO) } else { floor }
+    }
+
+    /// Whether this failure is the authorization server's final word on the grant.
+    pub(super) fn final_word(&mut self, error: &IssueError, confirmations: u32, now: Now) -> Option<OAuthCode> {
+        match (error.verdict(), error.delivery()) {
+            (Verdict::Rejected(code), _) => return Some(code.clone()),
+            (Verdict::Unconfirmed(code), _) => {
+                let known = self.suspicion.take().filter(|suspicion| suspicion.code == *code);
+                let mut suspicion = known.unwrap_or_else(|| Suspicion::new(code, now));
+                suspicion.answers = suspicion.answers.saturating_add(1);
+                let confirmed = suspicion.answers >= confirmations && suspicion.confirmed_from.passed(now);
+                self.suspicion = Some(suspicion);
+                if confirmed && self.held.is_none() {
+                    return Some(code.clone());
+                }
+            }
+            // Another answer came in between: the code was not repeated. A broken connection says nothing about it.
+            (Verdict::Transient, Delivery::Answered) => self.suspicion = None,
+            (Verdict::Transient, Delivery::NotSent | Delivery::Unknown) | (Verdict::Cancelled, _) => {}
+        }
+        None
+    }
+
+    pub(super) fn forget_record(&mut self) {
+        self.suspicion = None;
+        self.strikes = Strikes::default();
+    }
+}
+
+impl Suspicion {
+    fn new(code: &OAuthCode, now: Now) -> Self {
+        Self { code: code.clone(), answers: 0, confirmed_from: now.after(CONFIRMED_AFTER) }
+    }
+}
+
+impl Strikes {
+    /// The current generation was refused; how many have been, in a row?
+    pub(super) fn refused(&mut self, generation: Generation) -> u32 {
+        if self.last == Some(generation) {
+            return self.count;
+        }
+        let in_a_row = self.last.map(Generation::next) == Some(generation);
+        *self = Self { last: Some(generation), count: if in_a_row { self.count.saturating_add(1) } else { 1 } };
+        self.count
+    }
+}
+
+const REST: Duration = Duration::from_secs(1);
+const CONFIRMED_AFTER: Duration = Duration::from_secs(60);

@@ -1,0 +1,457 @@
+//! The handle that hosts hold, and its builder.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, LazyLock, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle as Runtime, sync::watch, time::timeout};
+
+use self::{
+    clock::Clock,
+    delivery::Delivery,
+    shared::{Shared, Word},
+};
+use crate::{
+    AccessToken, AuthError, AuthStatus, Challenge, Generation, PolicyError, RefreshPolicy, Snapshot, StatusSink,
+    StopReason, Stopped, TokenSource, TracingSink,
+    challenge::Meaning,
+    machine::{Objection, Outlook},
+};
+
+pub(crate) mod clock;
+mod delivery;
+mod driver;
+mod shared;
+mod waiting;
+
+/// A cheap, cloneable handle that always knows the best answer to "which token do I send now?".
+///
+/// Behind it one task keeps the token fresh, survives an outage of the token endpoint without hammering it, and tells a
+/// [`StatusSink`] what state it is in. The task ends with the last handle, with [`shutdown`](Self::shutdown), or with its
+/// runtime.
+///
+/// One handle is for one resource (one audience): two APIs that judge tokens differently get two handles, or the refusals
+/// of the one would withdraw tokens that the other takes.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
+/// use std::time::Duration;
+/// use steadfast::{IssuedToken, MonitoredTokenSource};
+///
+/// let source = || async { Ok(IssuedToken::bearer("s3cret").expires_in(Duration::from_secs(3600))) };
+/// let tokens = MonitoredTokenSource::builder(source).name("github").spawn()?;
+///
+/// assert_eq!(tokens.token().await?.secret(), "s3cret");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct MonitoredTokenSource {
+    handle: Arc<Handle>,
+}
+
+/// Lives as long as any handle does; the driver holds only what is inside.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.stop(StopReason::HandlesDropped);
+    }
+}
+
+/// Getting tokens.
+impl MonitoredTokenSource {
+    /// Begins to describe a monitored token source.
+    pub fn builder(source: impl TokenSource) -> Builder {
+        Builder {
+            source: Arc::new(source),
+            sink: Arc::new(TracingSink),
+            name: "default".into(),
+            policy: Arc::clone(&DEFAULT_POLICY),
+            clock: None,
+            jitter_seed: None,
+        }
+    }
+
+    /// The token to send now.
+    ///
+    /// A servable token is returned at once, without a lock and without an allocation. Otherwise the caller waits, at most
+    /// [`caller_wait`](RefreshPolicy::caller_wait), for the outcome of the one attempt that is in flight or starts within
+    /// [`blip_wait`](RefreshPolicy::blip_wait); all who wait share it.
+    ///
+    /// Cancel safe: dropping the future changes nothing for anyone else, and never cancels an attempt.
+    ///
+    /// # Errors
+    /// [`AuthError::Retrying`] at once while attempts keep failing and the next is not near;
+    /// [`AuthError::StillRefreshing`] when the wait is over, or outside a tokio runtime, where nobody can wait;
+    /// [`AuthError::Unauthenticated`] and [`AuthError::Stopped`] when there will be no more tokens by themselves.
+    ///
+    /// # Panics
+    /// In a tokio runtime that was built without `enable_time`, when it has to wait.
+    pub async fn token(&self) -> Result<AccessToken, AuthError> {
+        match self.servable() {
+            Some(token) => Ok(token),
+            // Boxed, so that the future of the path that is taken every time stays small.
+            None => Box::pin(self.handle.shared.wait_for_token(None)).await,
+        }
+    }
+
+    /// The token to send now, if there is one. Never waits, never touches the network.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token), with [`AuthError::StillRefreshing`] while an attempt is in flight.
+    pub fn try_token(&self) -> Result<AccessToken, AuthError> {
+        let shared = &self.handle.shared;
+        self.servable().ok_or_else(|| shared.view().refusal(shared.clock.now()))
+    }
+
+    /// A token newer than the one named, for a request that was refused with that one.
+    ///
+    /// Never forces a refresh: [`reject`](Self::reject) does. Cancel safe, like [`token`](Self::token).
+    ///
+    /// # Errors
+    /// As [`token`](Self::token); at once where no attempt is in flight or due within
+    /// [`blip_wait`](RefreshPolicy::blip_wait).
+    ///
+    /// # Panics
+    /// As [`token`](Self::token).
+    pub async fn token_after(&self, generation: Generation) -> Result<AccessToken, AuthError> {
+        match self.servable() {
+            Some(token) if token.generation() > generation => Ok(token),
+            Some(_) | None => Box::pin(self.handle.shared.wait_for_token(Some(generation))).await,
+        }
+    }
+
+    fn servable(&self) -> Option<AccessToken> {
+        let shared = &self.handle.shared;
+        shared.view().servable(shared.clock.wall()).cloned()
+    }
+}
+
+/// Saying what became of a token.
+impl MonitoredTokenSource {
+    /// The resource server answered 401 to a request that carried this token; `challenge` is what it said.
+    ///
+    /// However many requests are refused with one token, at most one refresh follows, and a refusal of an older token
+    /// changes nothing. Answers at once; a token that is definitely rejected is got by no later call.
+    pub fn reject(&self, generation: Generation, challenge: Option<&Challenge>) -> Rejection {
+        let shared = &self.handle.shared;
+        let (view, now) = (shared.view(), shared.clock.now());
+        match view.latest {
+            Some(latest) if latest > generation => return Rejection::Superseded,
+            Some(latest) if latest == generation => {}
+            Some(_) | None => return Rejection::PassThrough,
+        }
+        let meaning = challenge.map_or(Meaning::Suspect, Challenge::meaning);
+        if meaning == Meaning::HandToHost {
+            return Rejection::HandToHost;
+        }
+        let answer = match view.outlook {
+            Outlook::FailFast(_) | Outlook::Closed => Rejection::PassThrough,
+            Outlook::InFlight | Outlook::From(_) if !view.can_refresh => Rejection::PassThrough,
+            Outlook::InFlight | Outlook::From(_) => Rejection::Refreshing,
+        };
+        let Some(token) = view.token.as_ref().filter(|token| token.is_servable(now.wall)) else { return answer };
+        if view.forced.is_empty(now) {
+            tracing::debug!(
+                target: "steadfast::refresh",
+                workload = %shared.name,
+                generation = generation.get(),
+                "a rejection was passed through: the budget of forced refreshes is spent"
+            );
+            return Rejection::PassThrough;
+        }
+        let settles_in = token.settled_from().saturating_sub(now.mono);
+        if !settles_in.is_zero() {
+            return Rejection::Settling(settles_in);
+        }
+        let (objection, claims) = match meaning {
+            Meaning::InvalidToken { claims } if token.is_proven() => (Objection::Suspect, claims),
+            Meaning::InvalidToken { claims } => (Objection::Definite, claims),
+            Meaning::ClaimsNeeded { claims } => (Objection::Claims, Some(claims)),
+            Meaning::HandToHost | Meaning::Suspect => (Objection::Suspect, None),
+        };
+        let withdraw = objection == Objection::Definite && view.can_refresh;
+        if token.refuse(withdraw) || claims.is_some() {
+            shared.ask(|inbox| inbox.hear(Word::Rejected { generation, objection, claims }));
+        }
+        answer
+    }
+
+    /// The resource server answered 2xx to a request that carried this token. One atomic load when it is known already.
+    pub fn accept(&self, generation: Generation) {
+        let shared = &self.handle.shared;
+        let view = shared.view();
+        if let Some(token) = &view.token
+            && token.generation() == generation
+            && !token.is_accepted()
+            && token.accept()
+        {
+            shared.ask(|inbox| inbox.hear(Word::Accepted(generation)));
+        }
+    }
+
+    /// Something has changed that makes an attempt worth while now: the network is back, the laptop woke, the user fixed
+    /// the account. Starts an attempt whatever the state, also after `Unauthenticated`, at most every 10 s.
+    pub fn retry_now(&self) {
+        self.handle.shared.ask(|inbox| inbox.nudged = true);
+    }
+
+    /// New credentials. Begins a new run on this handle, its clones and the layers made from it; the old source's token is
+    /// not handed out again from here on, and what its last attempt brings is dropped.
+    ///
+    /// # Errors
+    /// [`Stopped`], if the monitor has ended.
+    pub fn reauthenticate(&self, source: impl TokenSource) -> Result<(), Stopped> {
+        self.handle.shared.reauthenticate(Arc::new(source))
+    }
+}
+
+/// Seeing the state, and ending it.
+impl MonitoredTokenSource {
+    /// The status now.
+    #[must_use]
+    pub fn status(&self) -> AuthStatus {
+        self.handle.shared.view().status.clone()
+    }
+
+    /// The status now, and each that follows; a slow reader sees the newest.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<AuthStatus> {
+        self.handle.shared.subscribe()
+    }
+
+    /// All that a status page needs.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let shared = &self.handle.shared;
+        let (view, now) = (shared.view(), shared.clock.now());
+        let token = view.servable(now.wall);
+        Snapshot {
+            name: shared.name.to_string(),
+            status: view.status.clone(),
+            serving: token.is_some(),
+            generation: token.map(AccessToken::generation),
+            expires_at: token.and_then(AccessToken::expires_at),
+            attempt_in_flight: matches!(view.outlook, Outlook::InFlight | Outlook::FailFast(None)),
+            next_attempt_in: view.next_attempt.map(|next| next.remaining(now)),
+            last_failure: view.cause.as_ref().map(|cause| format!("{cause} [{}]", cause.rule())),
+        }
+    }
+
+    /// A handle that does not keep the monitor alive: for sinks and sources, which the monitor itself keeps.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakTokenSource {
+        WeakTokenSource { handle: Arc::downgrade(&self.handle) }
+    }
+
+    /// Ends the monitor. No attempt starts from this call on, even if the future is never polled again after its first
+    /// poll; the attempt in flight is waited for, for it may carry a rotated refresh token; the sink is told.
+    ///
+    /// Idempotent, and cancel safe: dropping the future leaves the monitor ended. Takes at most
+    /// [`attempt_timeout`](RefreshPolicy::attempt_timeout) + 5 s; outside a tokio runtime it does not wait at all.
+    pub async fn shutdown(&self) {
+        let shared = &self.handle.shared;
+        shared.stop(StopReason::ShutDown);
+        if Runtime::try_current().is_ok() {
+            let _ = timeout(shared.policy.attempt_timeout.saturating_add(FLUSH), shared.wound_up()).await;
+        }
+    }
+
+    /// Waits until the status is `Stopped`. Cancel safe.
+    pub async fn stopped(&self) {
+        let shared = &self.handle.shared;
+        loop {
+            let turned = shared.turned.notified();
+            if shared.stop_reason().is_some() {
+                return;
+            }
+            turned.await;
+        }
+    }
+}
+
+impl fmt::Debug for MonitoredTokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Snapshot { name, status, serving, .. } = self.snapshot();
+        f.debug_struct("MonitoredTokenSource")
+            .field("name", &name)
+            .field("status", &status)
+            .field("serving", &serving)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`reject`](MonitoredTokenSource::reject) makes of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// A newer token is there already: send the request again with it.
+    Superseded,
+    /// A new token is on its way: [`token_after`](MonitoredTokenSource::token_after) waits for it.
+    Refreshing,
+    /// The token is so young that the resource server may not have heard of it: send it again after this long.
+    Settling(Duration),
+    /// Nothing is to be gained: give the caller the response.
+    PassThrough,
+    /// No new token helps, but the host may: the user must sign in more strongly (RFC 9470), or a proof was wrong
+    /// (RFC 9449).
+    HandToHost,
+}
+
+/// See [`MonitoredTokenSource::downgrade`].
+#[derive(Clone)]
+pub struct WeakTokenSource {
+    handle: Weak<Handle>,
+}
+
+impl WeakTokenSource {
+    /// A full handle, unless the last one is gone.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<MonitoredTokenSource> {
+        self.handle.upgrade().map(|handle| MonitoredTokenSource { handle })
+    }
+}
+
+impl fmt::Debug for WeakTokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakTokenSource")
+    }
+}
+
+/// Describes a monitored token source before it begins. See [`MonitoredTokenSource::builder`].
+#[must_use = "nothing is monitored before `spawn` or `pair`"]
+pub struct Builder {
+    source: Arc<dyn TokenSource>,
+    sink: Arc<dyn StatusSink>,
+    name: Box<str>,
+    policy: Arc<RefreshPolicy>,
+    clock: Option<Clock>,
+    jitter_seed: Option<u64>,
+}
+
+impl Builder {
+    /// The workload's name in statuses, logs and metrics. Defaults to `default`.
+    pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How patient the monitor is; an `Arc` lets many sources share one policy. Defaults to
+    /// [`RefreshPolicy::DEFAULT`].
+    pub fn policy(mut self, policy: impl Into<Arc<RefreshPolicy>>) -> Self {
+        self.policy = policy.into();
+        self
+    }
+
+    /// Who is told of status changes. Defaults to [`TracingSink`].
+    pub fn sink(mut self, sink: impl StatusSink) -> Self {
+        self.sink = Arc::new(sink);
+        self
+    }
+
+    /// Makes the jitter repeatable. Defaults to a random seed.
+    pub const fn jitter_seed(mut self, seed: u64) -> Self {
+        self.jitter_seed = Some(seed);
+        self
+    }
+
+    /// Clocks that a test drives. Defaults to the system's.
+    #[cfg(any(test, feature = "testing"))]
+    #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+    pub fn clock(mut self, clock: &clock::TestClock) -> Self {
+        self.clock = Some(clock.clock());
+        self
+    }
+
+    /// Begins to monitor, in a task of its own on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`BuildError::Policy`] for a policy that cannot work, [`BuildError::NoRuntime`] outside a tokio runtime.
+    pub fn spawn(self) -> Result<MonitoredTokenSource, BuildError> {
+        let runtime = Runtime::try_current().map_err(|_| BuildError::NoRuntime)?;
+        let (tokens, driver) = self.build()?;
+        runtime.spawn(driver.drive());
+        Ok(tokens)
+    }
+
+    /// The handle, and the driver as a future that the host runs itself, on a tokio runtime. Dropping it ends the
+    /// monitor; until it runs, callers of `token()` wait in vain.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
+    /// use steadfast::{IssuedToken, MonitoredTokenSource};
+    ///
+    /// let (tokens, driver) = MonitoredTokenSource::builder(|| async { Ok(IssuedToken::bearer("s3cret")) }).pair()?;
+    /// let user = async { tokens.token().await };
+    /// let token = tokio::select! {
+    ///     token = user => token?,
+    ///     () = driver => unreachable!("the driver outlives its handles"),
+    /// };
+    /// assert_eq!(token.secret(), "s3cret");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`BuildError::Policy`] for a policy that cannot work.
+    pub fn pair(self) -> Result<(MonitoredTokenSource, Driver), BuildError> {
+        let (tokens, driver) = self.build()?;
+        Ok((tokens, Driver(Box::pin(driver.drive()))))
+    }
+
+    fn build(self) -> Result<(MonitoredTokenSource, driver::Driver), BuildError> {
+        let Self { source, sink, name, policy, clock, jitter_seed } = self;
+        policy.validate().map_err(BuildError::Policy)?;
+        let clock = clock.unwrap_or_else(Clock::system);
+        let shared = Arc::new(Shared::new(name, policy, clock, Delivery::to(sink), source.can_refresh()));
+        let seed = jitter_seed.unwrap_or_else(|| fastrand::u64(..));
+        let driver = driver::Driver::new(Arc::clone(&shared), source, seed);
+        Ok((MonitoredTokenSource { handle: Arc::new(Handle { shared }) }, driver))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("name", &self.name).field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// The driver of a [`pair`](Builder::pair), to be polled on a tokio runtime.
+#[must_use = "a driver that nobody polls obtains no token"]
+pub struct Driver(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Driver")
+    }
+}
+
+/// Why there is no monitored token source.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// There is no tokio runtime to spawn on.
+    #[error("no tokio runtime is running here; call `spawn` inside one, or use `pair` and poll the driver inside one")]
+    NoRuntime,
+    /// The policy cannot work.
+    #[error("the refresh policy cannot work")]
+    Policy(#[source] PolicyError),
+}
+
+static DEFAULT_POLICY: LazyLock<Arc<RefreshPolicy>> = LazyLock::new(Arc::default);
+
+const FLUSH: Duration = Duration::from_secs(5);

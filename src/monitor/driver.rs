@@ -1,0 +1,297 @@
+//! The driver: the only writer of the state, and the only place that spawns attempts.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::{sleep_until, timeout},
+};
+
+use super::{
+    clock::{Watch, wall_time},
+    shared::{Inbox, Shared, View, Word},
+};
+use crate::{
+    AccessToken, Delivery, IssueError, IssueReason, IssueRequest, IssuedToken, Lifetime, StopReason, TokenSource,
+    machine::{Adopted, EXPIRED_ON_ARRIVAL, Event, Machine, Run, Step},
+    schedule::Now,
+    token::Term,
+};
+
+/// Everything the driver task owns. It is an *argument* of the driver's future, so dropping that future at any time, polled
+/// or not, closes the gate.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    machine: Machine,
+    source: Arc<dyn TokenSource>,
+    watch: Watch,
+    attempt: Option<Attempt>,
+    /// The last token adopted, servable or not.
+    token: Option<AccessToken>,
+    /// Claims that the next token must have been asked for with.
+    claims: Option<String>,
+    cause: Option<Arc<IssueError>>,
+    outcomes: u64,
+    epoch: u64,
+}
+
+struct Attempt {
+    run: Run,
+    sent: Now,
+    with_claims: bool,
+    task: JoinHandle<Result<IssuedToken, IssueError>>,
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>, source: Arc<dyn TokenSource>, jitter_seed: u64) -> Self {
+        let policy = Arc::clone(&shared.policy);
+        Self {
+            machine: Machine::new(policy, jitter_seed, source.can_refresh(), shared.clock.now()),
+            watch: Watch::starting(&shared.clock),
+            shared,
+            source,
+            attempt: None,
+            token: None,
+            claims: None,
+            cause: None,
+            outcomes: 0,
+            epoch: 0,
+        }
+    }
+
+    pub(crate) async fn drive(mut self) {
+        self.shared.begin();
+        self.step(Event::Start);
+        while !self.has_stopped() {
+            let planned = self.next_look();
+            let landed = tokio::select! {
+                biased;
+                () = self.shared.wake.notified() => None,
+                landed = landing(&mut self.attempt) => Some(landed),
+                () = sleeping(&self.shared, planned) => None,
+            };
+            let landed = landed.and_then(|result| Some((self.attempt.take()?, result)));
+            if self.watch.jumped(&self.shared.clock, planned, self.shared.policy.clock_check) {
+                self.step(Event::ClockJumped);
+            }
+            // Before the result: a reauthentication that handles have already seen makes it another run's.
+            self.read_inbox();
+            match landed {
+                Some((attempt, result)) => self.landed(attempt, result),
+                None => self.step(Event::DeadlineReached),
+            }
+        }
+        self.wind_up().await;
+    }
+
+    /// The gate closed elsewhere, in whichever task had the reason; the machine only learns of it.
+    fn has_stopped(&mut self) -> bool {
+        let reason = self.shared.stop_reason();
+        if let Some(reason) = reason {
+            self.step(Event::ShutDown(reason));
+        }
+        reason.is_some()
+    }
+
+    /// Both clocks are looked at this often while anything is due; with nothing due there is nothing to be late for.
+    fn next_look(&self) -> Option<Duration> {
+        let due = self.machine.deadline().map(|deadline| {
+            let now = self.shared.clock.now();
+            now.mono.saturating_add(deadline.remaining(now).min(self.shared.policy.clock_check))
+        });
+        let in_flight = self.attempt.is_some();
+        due.or_else(|| in_flight.then(|| self.shared.clock.now().mono.saturating_add(self.shared.policy.clock_check)))
+    }
+
+    fn read_inbox(&mut self) {
+        let (inbox, epoch) = self.shared.take();
+        let Inbox { demanded, nudged, words, reauthenticated, .. } = inbox;
+        for word in words {
+            match word {
+                Word::Accepted(generation) => self.step(Event::Accepted(generation)),
+                Word::Rejected { generation, objection, claims } => {
+                    self.claims = claims.or(self.claims.take());
+                    self.step(Event::Rejected { generation, objection });
+                }
+            }
+        }
+        if nudged {
+            self.step(Event::Nudged);
+        }
+        if demanded {
+            self.step(Event::Demanded);
+        }
+        if let Some(source) = reauthenticated {
+            let can_refresh = source.can_refresh();
+            // An attempt of the old source goes on to its end, unheard: it may be saving a rotated refresh token.
+            (self.source, self.epoch, self.attempt) = (source, epoch, None);
+            (self.token, self.claims, self.cause) = (None, None, None);
+            self.step(Event::Reauthenticated { can_refresh });
+        }
+        self.shared.read();
+    }
+
+    fn landed(&mut self, attempt: Attempt, result: Result<Result<IssuedToken, IssueError>, JoinError>) {
+        let Attempt { run, sent, with_claims, task: _ } = attempt;
+        if self.machine.open_run() != Some(run) {
+            return;
+        }
+        let result = result.unwrap_or_else(|error| {
+            let rule = if error.is_panic() { "source-panicked" } else { "attempt-cancelled" };
+            Err(IssueError::of_rule(Delivery::Unknown, rule))
+        });
+        match result.and_then(|issued| self.usable(issued)) {
+            Ok((issued, authorization)) => self.issued(run, sent, with_claims, issued, authorization),
+            Err(error) => self.failed(run, error),
+        }
+    }
+
+    /// What can be served as far as one can see without a clock.
+    fn usable(&self, issued: IssuedToken) -> Result<(IssuedToken, HeaderValue), IssueError> {
+        let unusable = |rule| IssueError::of_rule(Delivery::Answered, rule);
+        let authorization = issued.authorization().ok_or_else(|| unusable("token-not-a-header-value"))?;
+        // Only a source that can do better is at fault for bringing the same token again.
+        let refused = self.token.as_ref().filter(|token| token.is_refused() && self.source.can_refresh());
+        if refused.is_some_and(|token| token.secret() == issued.expose_secret()) {
+            return Err(unusable("token-already-refused"));
+        }
+        Ok((issued, authorization))
+    }
+
+    fn issued(&mut self, run: Run, sent: Now, with_claims: bool, issued: IssuedToken, authorization: HeaderValue) {
+        if issued.lifetime() == Lifetime::Malformed {
+            tracing::warn!(
+                target: "steadfast::refresh",
+                workload = %self.shared.name,
+                "the token came with a lifetime that is none; taken as unknown"
+            );
+        }
+        let lifetime = issued.lifetime().known().or(self.shared.policy.assumed_lifetime);
+        let now = self.shared.clock.now();
+        let step = self.machine.handle(Event::Issued { run, lifetime, sent }, now);
+        let Some(Adopted { generation, ends }) = step.adopted else {
+            return self.noted(IssueError::of_rule(Delivery::Answered, EXPIRED_ON_ARRIVAL), step);
+        };
+        let term = Term {
+            generation,
+            expires_at: lifetime.and_then(|lifetime| wall_time(sent.wall.saturating_add(lifetime))),
+            serve_until: ends.map_or(Duration::MAX, |ends| ends.wall),
+            settled_from: now.mono.saturating_add(self.shared.policy.settle),
+        };
+        tracing::debug!(
+            target: "steadfast::refresh",
+            workload = %self.shared.name,
+            generation = generation.get(),
+            "a token was issued"
+        );
+        self.token = Some(AccessToken::new(issued, authorization, term));
+        self.cause = None;
+        self.outcomes += 1;
+        if with_claims {
+            self.claims = None;
+        }
+        self.carry_out(step);
+    }
+
+    fn failed(&mut self, run: Run, error: IssueError) {
+        let step = self.machine.handle(Event::Failed { run, error: &error }, self.shared.clock.now());
+        self.noted(error, step);
+    }
+
+    fn noted(&mut self, error: IssueError, step: Step) {
+        tracing::debug!(
+            target: "steadfast::refresh",
+            workload = %self.shared.name,
+            rule = error.rule(),
+            verdict = ?error.verdict(),
+            delivery = ?error.delivery(),
+            "an attempt failed"
+        );
+        self.cause = Some(Arc::new(error));
+        self.outcomes += 1;
+        self.carry_out(step);
+    }
+
+    fn step(&mut self, event: Event<'_>) {
+        let step = self.machine.handle(event, self.shared.clock.now());
+        self.carry_out(step);
+    }
+
+    /// Shows the outcome first: the gate has to stand open for the run before its attempt asks.
+    fn carry_out(&mut self, step: Step) {
+        let Step { start, publish, adopted: _ } = step;
+        let view = View {
+            token: self.machine.serving().and(self.token.clone()),
+            status: self.machine.status(),
+            outlook: self.machine.outlook(),
+            next_attempt: self.machine.next_attempt(),
+            latest: self.machine.latest(),
+            forced: self.machine.forced_budget(),
+            can_refresh: self.source.can_refresh(),
+            outcomes: self.outcomes,
+            cause: self.cause.clone(),
+        };
+        let current = self.shared.publish(view, self.machine.open_run(), self.epoch, publish.is_some());
+        if let (true, Some(reason), Some(run)) = (current, start, self.machine.open_run()) {
+            self.start(reason, run);
+        }
+    }
+
+    fn start(&mut self, reason: IssueReason, run: Run) {
+        tracing::debug!(
+            target: "steadfast::refresh",
+            workload = %self.shared.name,
+            reason = %reason,
+            "an attempt starts"
+        );
+        let mut request = IssueRequest::new(reason);
+        if let Some(claims) = &self.claims {
+            request = request.with_claims(claims.clone());
+        }
+        let (shared, source) = (Arc::clone(&self.shared), Arc::clone(&self.source));
+        self.attempt = Some(Attempt {
+            run,
+            sent: self.shared.clock.now(),
+            with_claims: self.claims.is_some(),
+            task: tokio::spawn(async move {
+                if !shared.may_start(run) {
+                    return Err(IssueError::cancelled());
+                }
+                match timeout(shared.policy.attempt_timeout, source.issue(&request)).await {
+                    Ok(result) => result.map_err(IssueError::from_source),
+                    Err(_) => Err(IssueError::of_rule(Delivery::Unknown, "attempt-timeout")),
+                }
+            }),
+        });
+    }
+
+    /// The attempt in flight may carry a rotated refresh token: it is not cut off. Its own time limit ends it.
+    async fn wind_up(&mut self) {
+        if let Some(Attempt { task, .. }) = &mut self.attempt {
+            let _ = timeout(self.shared.policy.attempt_timeout, task).await;
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let panicking = std::thread::panicking();
+        self.shared.stop(if panicking { StopReason::DriverPanicked } else { StopReason::DriverDropped });
+        self.shared.end();
+    }
+}
+
+async fn sleeping(shared: &Shared, until: Option<Duration>) {
+    match until.and_then(|mono| shared.clock.instant(mono)) {
+        Some(instant) => sleep_until(instant).await,
+        None => pending().await,
+    }
+}
+
+async fn landing(attempt: &mut Option<Attempt>) -> Result<Result<IssuedToken, IssueError>, JoinError> {
+    match attempt {
+        Some(Attempt { task, .. }) => task.await,
+        None => pending().await,
+    }
+}

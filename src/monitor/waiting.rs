@@ -1,0 +1,73 @@
+//! How a caller without a servable token is answered.
+
+use std::time::Duration;
+
+use tokio::{runtime::Handle, time::timeout};
+
+use super::shared::Shared;
+use crate::{AccessToken, AuthError, Generation, error::Failure, machine::Outlook};
+
+impl Shared {
+    /// A servable token, one newer than `after` if that is given, or the reason why not. Waits only for an attempt that is
+    /// in flight or near, and then for its outcome, which all who wait share.
+    pub(crate) async fn wait_for_token(&self, after: Option<Generation>) -> Result<AccessToken, AuthError> {
+        if let Some(answer) = self.answer(after, None) {
+            return answer;
+        }
+        let patience = match Handle::try_current() {
+            Ok(_) => self.policy.caller_wait,
+            // Nobody can wait here: there is no timer.
+            Err(_) => return Err(self.out_of_patience()),
+        };
+        timeout(patience, self.outcome(after)).await.unwrap_or_else(|_| Err(self.out_of_patience()))
+    }
+
+    async fn outcome(&self, after: Option<Generation>) -> Result<AccessToken, AuthError> {
+        let seen = self.view().outcomes;
+        loop {
+            // Before the look, so that nothing can happen unnoticed between the look and the wait.
+            let turned = self.turned.notified();
+            if let Some(answer) = self.answer(after, Some(seen)) {
+                return answer;
+            }
+            turned.await;
+        }
+    }
+
+    /// The answer, unless it pays to wait. `seen` is how many attempts had ended when the caller came.
+    fn answer(&self, after: Option<Generation>, seen: Option<u64>) -> Option<Result<AccessToken, AuthError>> {
+        let (view, now) = (self.view(), self.clock.now());
+        let newer = |token: &&AccessToken| after.is_none_or(|after| token.generation() > after);
+        if let Some(token) = view.servable(now.wall).filter(newer) {
+            return Some(Ok(token.clone()));
+        }
+        let failed = view.cause.is_some() && seen.is_some_and(|seen| seen != view.outcomes);
+        let near = |wait: Duration| wait <= self.policy.blip_wait;
+        let waits = !failed
+            && match (view.outlook, after) {
+                (Outlook::InFlight, _) => true,
+                (Outlook::From(start), None) => near(start.remaining(now)) && self.demand(),
+                (Outlook::From(_), Some(_)) => {
+                    self.is_unread() || view.next_attempt.is_some_and(|next| near(next.remaining(now)))
+                }
+                (Outlook::FailFast(start), _) => {
+                    if after.is_none() && start.is_some_and(|start| start.passed(now)) {
+                        self.demand();
+                    }
+                    false
+                }
+                (Outlook::Closed, _) => false,
+            };
+        (!waits).then(|| Err(view.refusal(now)))
+    }
+
+    fn demand(&self) -> bool {
+        self.ask(|inbox| inbox.demanded = true);
+        true
+    }
+
+    fn out_of_patience(&self) -> AuthError {
+        let cause = self.view().cause.clone();
+        AuthError::StillRefreshing(Failure::new(cause, Some(Duration::from_secs(1))))
+    }
+}

@@ -1,0 +1,372 @@
+//! How patient the monitor is: plain data, validated once.
+
+use std::{env, ffi::OsString, time::Duration};
+
+use crate::failure::printable;
+
+/// How patient the monitor is: every interval, limit and count it goes by.
+///
+/// Plain data. The builder validates it once; a policy that cannot work is a [`PolicyError`], not a panic.
+///
+/// ```
+/// use std::time::Duration;
+/// use steadfast::RefreshPolicy;
+///
+/// let policy = RefreshPolicy { auth_retrying_tick: Duration::from_secs(60), ..RefreshPolicy::default() };
+/// assert!(policy.validate().is_ok());
+///
+/// let hasty = RefreshPolicy { auth_retrying_tick: Duration::ZERO, ..policy };
+/// assert!(hasty.validate().unwrap_err().to_string().contains("auth_retrying_tick"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefreshPolicy {
+    /// The wait before the second try of the short retry; it doubles with each further try. Defaults to 1s,
+    /// because servers that forgive a replayed refresh token often do so for 30 s only.
+    pub initial_retry_interval: Duration,
+    /// The longest wait inside the short retry. Defaults to 2m.
+    pub max_retry_interval: Duration,
+    /// How many tries the short retry has, the first one included. Defaults to 8.
+    pub max_tries: u32,
+    /// How long the short retry may go on after its first failure. Defaults to 5m.
+    pub max_elapsed: Duration,
+    /// The wait between attempts in the long window after the short retry, give or take a tenth. Defaults to 10m.
+    pub auth_retrying_tick: Duration,
+    /// How long that window lasts, in time the machine was awake; the first failed attempt after it ends the run.
+    /// Defaults to 24h.
+    pub auth_retrying_ceiling: Duration,
+    /// The time limit of one attempt, from connecting to the last byte of the answer. Defaults to 20s.
+    pub attempt_timeout: Duration,
+    /// The longest a caller waits for an attempt. Defaults to 10s.
+    pub caller_wait: Duration,
+    /// A caller waits for an attempt that has not started yet if it starts within this time. Defaults to 2s.
+    pub blip_wait: Duration,
+    /// In the long window a caller's demand starts an attempt before the tick, first after this gap, which doubles
+    /// each time; `None` leaves it to the tick. Defaults to 30s.
+    pub demand_probe_interval: Option<Duration>,
+    /// How long before its expiry a token is refreshed. Defaults to [`RefreshAhead::ByLifetime`].
+    pub refresh_ahead: RefreshAhead,
+    /// A token is not served in this last stretch before its expiry, which is at most a tenth of its lifetime.
+    /// Defaults to 10s.
+    pub expiry_margin: Duration,
+    /// The lifetime of tokens that come without a usable one; `None`: unknown, the token is served until it is
+    /// refused. Defaults to none.
+    pub assumed_lifetime: Option<Duration>,
+    /// A server's `Retry-After` counts up to this much. Defaults to 1h.
+    pub retry_after_cap: Duration,
+    /// How many refreshes rejections by the resource server may force. Defaults to a burst of 4, one back every 15m.
+    pub forced_refreshes: ForcedRefreshes,
+    /// A token younger than this may be refused because the resource server has not heard of it yet. Defaults to 2s.
+    pub settle: Duration,
+    /// How often both clocks are looked at while anything is due. Defaults to 30s.
+    pub clock_check: Duration,
+}
+
+/// How long before its expiry a token is refreshed: the *advisory window*, in which the held token is served while the
+/// next one is fetched. At most half the token's lifetime.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefreshAhead {
+    /// 5 minutes for lifetimes up to 20 minutes, 15 minutes up to 90 minutes, 60 minutes above.
+    #[default]
+    ByLifetime,
+    /// Always this long.
+    Fixed(Duration),
+}
+
+/// A budget of refreshes: `burst` at once, and one more after every `refill`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForcedRefreshes {
+    /// How many may come at once.
+    pub burst: u32,
+    /// How long until one more is allowed.
+    pub refill: Duration,
+}
+
+impl RefreshPolicy {
+    /// The defaults, as `RefreshPolicy::default()` gives them.
+    pub const DEFAULT: Self = Self {
+        initial_retry_interval: Duration::from_secs(1),
+        max_retry_interval: Duration::from_secs(2 * 60),
+        max_tries: 8,
+        max_elapsed: Duration::from_secs(5 * 60),
+        auth_retrying_tick: Duration::from_secs(10 * 60),
+        auth_retrying_ceiling: Duration::from_secs(24 * 60 * 60),
+        attempt_timeout: Duration::from_secs(20),
+        caller_wait: Duration::from_secs(10),
+        blip_wait: Duration::from_secs(2),
+        demand_probe_interval: Some(Duration::from_secs(30)),
+        refresh_ahead: RefreshAhead::ByLifetime,
+        expiry_margin: Duration::from_secs(10),
+        assumed_lifetime: None,
+        retry_after_cap: Duration::from_secs(60 * 60),
+        forced_refreshes: ForcedRefreshes { burst: 4, refill: Duration::from_secs(15 * 60) },
+        settle: Duration::from_secs(2),
+        clock_check: Duration::from_secs(30),
+    };
+
+    /// The defaults, with what the environment says in their place.
+    ///
+    /// Reads `{prefix}_TOKEN_REFRESH_INITIAL_RETRY_INTERVAL`, `…_TOKEN_REFRESH_MAX_RETRY_INTERVAL`,
+    /// `…_TOKEN_REFRESH_MAX_TRIES`, `…_TOKEN_REFRESH_MAX_ELAPSED_TIME`, `…_TOKEN_AUTH_RETRYING_TICK_INTERVAL`,
+    /// `…_TOKEN_AUTH_RETRYING_MAX_ELAPSED` (the ceiling), `…_TOKEN_ATTEMPT_TIMEOUT` and `…_TOKEN_CALLER_WAIT`;
+    /// durations are written as `10s` or `1m30s`.
+    ///
+    /// ```
+    /// assert_eq!(steadfast::RefreshPolicy::from_env("UNSET"), Ok(steadfast::RefreshPolicy::DEFAULT));
+    /// ```
+    ///
+    /// # Errors
+    /// A malformed value is a [`PolicyError::Variable`] that names the variable; values that do not go together are
+    /// the error that [`validate`](Self::validate) gives.
+    pub fn from_env(prefix: &str) -> Result<Self, PolicyError> {
+        Self::from_vars(prefix, |name| env::var_os(name))
+    }
+
+    fn from_vars(prefix: &str, var: impl Fn(&str) -> Option<OsString>) -> Result<Self, PolicyError> {
+        let mut policy = Self::DEFAULT;
+        let read = |name: &str| {
+            let name = format!("{prefix}_{name}");
+            var(&name).map(|value| (name, value.to_string_lossy().into_owned()))
+        };
+        for (name, field) in [
+            ("TOKEN_REFRESH_INITIAL_RETRY_INTERVAL", &mut policy.initial_retry_interval),
+            ("TOKEN_REFRESH_MAX_RETRY_INTERVAL", &mut policy.max_retry_interval),
+            ("TOKEN_REFRESH_MAX_ELAPSED_TIME", &mut policy.max_elapsed),
+            ("TOKEN_AUTH_RETRYING_TICK_INTERVAL", &mut policy.auth_retrying_tick),
+            ("TOKEN_AUTH_RETRYING_MAX_ELAPSED", &mut policy.auth_retrying_ceiling),
+            ("TOKEN_ATTEMPT_TIMEOUT", &mut policy.attempt_timeout),
+            ("TOKEN_CALLER_WAIT", &mut policy.caller_wait),
+        ] {
+            if let Some((name, value)) = read(name) {
+                *field = humantime::parse_duration(value.trim())
+                    .map_err(|_| PolicyError::variable(name, &value, "a duration like 10s or 1m30s"))?;
+            }
+        }
+        if let Some((name, value)) = read("TOKEN_REFRESH_MAX_TRIES") {
+            policy.max_tries =
+                value.trim().parse().map_err(|_| PolicyError::variable(name, &value, "a whole number like 8"))?;
+        }
+        policy.validate()?;
+        Ok(policy)
+    }
+
+    /// Checks that the values go together.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate(&self) -> Result<(), PolicyError> {
+        // A field that is added here without a thought about its limits does not compile.
+        let Self {
+            initial_retry_interval,
+            max_retry_interval,
+            max_tries,
+            max_elapsed: _,
+            auth_retrying_tick,
+            auth_retrying_ceiling,
+            attempt_timeout,
+            caller_wait: _,
+            blip_wait: _,
+            demand_probe_interval,
+            refresh_ahead: _,
+            expiry_margin: _,
+            assumed_lifetime,
+            retry_after_cap,
+            forced_refreshes: ForcedRefreshes { burst: _, refill },
+            settle: _,
+            clock_check,
+        } = self;
+        let zero = |field| PolicyError::Zero { field };
+        for (field, value) in [
+            ("initial_retry_interval", *initial_retry_interval),
+            ("attempt_timeout", *attempt_timeout),
+            ("demand_probe_interval", demand_probe_interval.unwrap_or(Duration::MAX)),
+            ("assumed_lifetime", assumed_lifetime.unwrap_or(Duration::MAX)),
+            ("forced_refreshes.refill", *refill),
+            ("clock_check", *clock_check),
+        ] {
+            if value.is_zero() {
+                return Err(zero(field));
+            }
+        }
+        if *max_tries == 0 {
+            return Err(zero("max_tries"));
+        }
+        if *auth_retrying_tick < SHORTEST_TICK {
+            return Err(PolicyError::TickTooShort { tick: *auth_retrying_tick });
+        }
+        for (smaller, small, larger, large) in [
+            ("auth_retrying_tick", *auth_retrying_tick, "auth_retrying_ceiling", *auth_retrying_ceiling),
+            ("initial_retry_interval", *initial_retry_interval, "max_retry_interval", *max_retry_interval),
+            ("retry_after_cap", *retry_after_cap, "auth_retrying_ceiling", *auth_retrying_ceiling),
+        ] {
+            if small > large {
+                return Err(PolicyError::OutOfOrder { smaller, small, larger, large });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for RefreshPolicy {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What is wrong with a [`RefreshPolicy`], and how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// A value that must be above zero is zero.
+    #[error("{field} is zero; give it a value above zero")]
+    Zero {
+        /// The field of [`RefreshPolicy`].
+        field: &'static str,
+    },
+    /// A tick below one second would hammer a token endpoint that is down.
+    #[error("auth_retrying_tick is {tick:?}; give it at least 1s")]
+    TickTooShort {
+        /// The tick as given.
+        tick: Duration,
+    },
+    /// Two values are the wrong way round.
+    #[error("{smaller} ({small:?}) is longer than {larger} ({large:?}); shorten the one or lengthen the other")]
+    OutOfOrder {
+        /// The field that has to be the smaller one.
+        smaller: &'static str,
+        /// Its value.
+        small: Duration,
+        /// The field that has to be the larger one.
+        larger: &'static str,
+        /// Its value.
+        large: Duration,
+    },
+    /// An environment variable does not hold what it should.
+    #[error("the environment variable {name} is {value:?}; write {wanted}")]
+    Variable {
+        /// The variable's name.
+        name: String,
+        /// The start of its value.
+        value: String,
+        /// What it should look like.
+        wanted: &'static str,
+    },
+}
+
+impl PolicyError {
+    fn variable(name: String, value: &str, wanted: &'static str) -> Self {
+        Self::Variable { name, value: printable(value, 64), wanted }
+    }
+}
+
+const SHORTEST_TICK: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_what_its_documentation_says() {
+        let text = include_str!("policy.rs");
+        let shown = |duration: Duration| humantime::format_duration(duration).to_string();
+        let RefreshPolicy {
+            initial_retry_interval,
+            max_retry_interval,
+            max_tries,
+            max_elapsed,
+            auth_retrying_tick,
+            auth_retrying_ceiling,
+            attempt_timeout,
+            caller_wait,
+            blip_wait,
+            demand_probe_interval,
+            refresh_ahead,
+            expiry_margin,
+            assumed_lifetime,
+            retry_after_cap,
+            forced_refreshes: ForcedRefreshes { burst, refill },
+            settle,
+            clock_check,
+        } = RefreshPolicy::default();
+        assert_eq!((refresh_ahead, assumed_lifetime), (RefreshAhead::ByLifetime, None));
+        for (field, default) in [
+            ("initial_retry_interval", shown(initial_retry_interval)),
+            ("max_retry_interval", shown(max_retry_interval)),
+            ("max_tries", max_tries.to_string()),
+            ("max_elapsed", shown(max_elapsed)),
+            ("auth_retrying_tick", shown(auth_retrying_tick)),
+            ("auth_retrying_ceiling", "24h".to_owned()),
+            ("attempt_timeout", shown(attempt_timeout)),
+            ("caller_wait", shown(caller_wait)),
+            ("blip_wait", shown(blip_wait)),
+            ("demand_probe_interval", shown(demand_probe_interval.unwrap())),
+            ("expiry_margin", shown(expiry_margin)),
+            ("retry_after_cap", shown(retry_after_cap)),
+            ("forced_refreshes", format!("a burst of {burst}, one back every {}", shown(refill))),
+            ("settle", shown(settle)),
+            ("clock_check", shown(clock_check)),
+        ] {
+            let (before, _) = text.split_once(&format!("    pub {field}: ")).unwrap();
+            let documentation = before.rsplit("    pub ").next().unwrap().replace("\n    ///", "");
+            let sentence = format!("Defaults to {default}");
+            assert!(documentation.contains(&sentence), "{field}: {documentation:?} does not say {sentence:?}");
+        }
+        assert_eq!(auth_retrying_ceiling, Duration::from_secs(24 * 3600));
+    }
+
+    #[test]
+    fn a_policy_that_cannot_work_is_refused_with_the_field_named() {
+        let good = RefreshPolicy::DEFAULT;
+        let (zero, ms, hours) = (Duration::ZERO, Duration::from_millis(999), |h: u64| Duration::from_secs(h * 3600));
+        for (policy, field) in [
+            (RefreshPolicy { auth_retrying_tick: ms, ..good.clone() }, "auth_retrying_tick"),
+            (RefreshPolicy { auth_retrying_tick: hours(25), ..good.clone() }, "auth_retrying_ceiling"),
+            (RefreshPolicy { initial_retry_interval: hours(1), ..good.clone() }, "max_retry_interval"),
+            (RefreshPolicy { retry_after_cap: hours(25), ..good.clone() }, "retry_after_cap"),
+            (RefreshPolicy { max_tries: 0, ..good.clone() }, "max_tries"),
+            (RefreshPolicy { initial_retry_interval: zero, ..good.clone() }, "initial_retry_interval"),
+            (RefreshPolicy { attempt_timeout: zero, ..good.clone() }, "attempt_timeout"),
+            (RefreshPolicy { demand_probe_interval: Some(zero), ..good.clone() }, "demand_probe_interval"),
+            (RefreshPolicy { assumed_lifetime: Some(zero), ..good.clone() }, "assumed_lifetime"),
+            (RefreshPolicy { clock_check: zero, ..good.clone() }, "clock_check"),
+        ] {
+            assert!(policy.validate().unwrap_err().to_string().contains(field), "{field}");
+        }
+        assert_eq!(good.validate(), Ok(()));
+    }
+
+    #[test]
+    fn the_environment_overrides_each_default_under_its_own_name() {
+        let set = |name: &'static str, value: &'static str| {
+            RefreshPolicy::from_vars("GW", move |wanted| (wanted == format!("GW_{name}")).then(|| value.into()))
+        };
+        let good = RefreshPolicy::DEFAULT;
+        let span = Duration::from_secs(90);
+        for (name, expected) in [
+            ("TOKEN_REFRESH_INITIAL_RETRY_INTERVAL", RefreshPolicy { initial_retry_interval: span, ..good.clone() }),
+            ("TOKEN_REFRESH_MAX_RETRY_INTERVAL", RefreshPolicy { max_retry_interval: span, ..good.clone() }),
+            ("TOKEN_REFRESH_MAX_ELAPSED_TIME", RefreshPolicy { max_elapsed: span, ..good.clone() }),
+            ("TOKEN_AUTH_RETRYING_TICK_INTERVAL", RefreshPolicy { auth_retrying_tick: span, ..good.clone() }),
+            ("TOKEN_ATTEMPT_TIMEOUT", RefreshPolicy { attempt_timeout: span, ..good.clone() }),
+            ("TOKEN_CALLER_WAIT", RefreshPolicy { caller_wait: span, ..good.clone() }),
+        ] {
+            assert_eq!(set(name, "1m30s"), Ok(expected), "{name}");
+        }
+        let longer = RefreshPolicy { auth_retrying_ceiling: Duration::from_secs(48 * 3600), ..good.clone() };
+        assert_eq!(set("TOKEN_AUTH_RETRYING_MAX_ELAPSED", "48h"), Ok(longer));
+        assert_eq!(set("TOKEN_REFRESH_MAX_TRIES", "3"), Ok(RefreshPolicy { max_tries: 3, ..good }));
+    }
+
+    #[test]
+    fn a_malformed_variable_is_named_and_never_ignored() {
+        for (name, value) in
+            [("TOKEN_CALLER_WAIT", "soon"), ("TOKEN_CALLER_WAIT", ""), ("TOKEN_REFRESH_MAX_TRIES", "-1")]
+        {
+            let error = RefreshPolicy::from_vars("GW", |wanted| wanted.ends_with(name).then(|| value.into()));
+            let Err(PolicyError::Variable { name: named, .. }) = error else { panic!("{error:?}") };
+            assert_eq!(named, format!("GW_{name}"));
+        }
+        let unsound = RefreshPolicy::from_vars("GW", |name| name.ends_with("MAX_ELAPSED").then(|| "1s".into()));
+        assert!(matches!(unsound, Err(PolicyError::OutOfOrder { .. })));
+    }
+}

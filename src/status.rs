@@ -1,0 +1,301 @@
+//! What the host is told: the status, the event that carries it, and who listens.
+
+use std::{
+    fmt,
+    future::Future,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::{BoxError, Generation, OAuthCode};
+
+/// What state a monitored token source is in.
+///
+/// ```
+/// use steadfast::{AuthStatus, RetryCause};
+///
+/// let status = AuthStatus::AuthRetrying(RetryCause::TokenEndpoint);
+/// assert!(status.is_live());
+/// assert_eq!(status.to_string(), "auth retrying: the token endpoint does not give tokens");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AuthStatus {
+    /// No token has been obtained yet in this run.
+    Pending,
+    /// All is well, or a short retry is under way that nobody needs to know of.
+    Running,
+    /// The short retry did not help. Attempts go on at a slow cadence, callers without a servable token fail fast, and
+    /// recovery needs no human.
+    AuthRetrying(RetryCause),
+    /// The run has ended: only new credentials ([`reauthenticate`](crate::MonitoredTokenSource::reauthenticate)), a nudge
+    /// ([`retry_now`](crate::MonitoredTokenSource::retry_now)) or, after a rejection by the resource server, an
+    /// acceptance helps.
+    Unauthenticated(UnauthenticatedReason),
+    /// The monitor has ended, for good.
+    Stopped(StopReason),
+}
+
+impl AuthStatus {
+    /// Whether attempts still go on: not `Unauthenticated`, not `Stopped`.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        match self {
+            Self::Pending | Self::Running | Self::AuthRetrying(_) => true,
+            Self::Unauthenticated(_) | Self::Stopped(_) => false,
+        }
+    }
+
+    /// The status as one word, for metrics and logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::AuthRetrying(_) => "auth_retrying",
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+}
+
+impl fmt::Display for AuthStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pending => f.write_str("pending"),
+            Self::Running => f.write_str("running"),
+            Self::AuthRetrying(cause) => write!(f, "auth retrying: {cause}"),
+            Self::Unauthenticated(reason) => write!(f, "unauthenticated: {reason}"),
+            Self::Stopped(reason) => write!(f, "stopped: {reason}"),
+        }
+    }
+}
+
+/// Why the monitor is in the long window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RetryCause {
+    /// The token endpoint does not give tokens.
+    TokenEndpoint,
+    /// Three fresh tokens in a row were refused by the resource server.
+    RejectedByResource,
+}
+
+impl fmt::Display for RetryCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TokenEndpoint => "the token endpoint does not give tokens",
+            Self::RejectedByResource => "the resource server refuses fresh tokens",
+        })
+    }
+}
+
+/// Why a run ended without a shutdown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnauthenticatedReason {
+    /// The authorization server rejected the grant with this code.
+    Rejected(OAuthCode),
+    /// Attempts failed for this long, in time the machine was awake.
+    CeilingExceeded(Duration),
+    /// The resource server refuses a token that cannot be refreshed.
+    RejectedByResource,
+}
+
+impl fmt::Display for UnauthenticatedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(code) => {
+                write!(f, "the authorization server rejected the grant ({code})")
+            }
+            Self::CeilingExceeded(ceiling) => {
+                write!(f, "no token for longer than the ceiling of {}", humantime::format_duration(*ceiling))
+            }
+            Self::RejectedByResource => f.write_str("the resource server refuses the token"),
+        }
+    }
+}
+
+/// Why the monitor ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The host called [`shutdown`](crate::MonitoredTokenSource::shutdown).
+    ShutDown,
+    /// The last handle was dropped.
+    HandlesDropped,
+    /// The driver panicked: a defect of this crate. The one case in which a restart helps.
+    DriverPanicked,
+    /// The driver's task was aborted, its future dropped, or its runtime shut down.
+    DriverDropped,
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ShutDown => "shut down",
+            Self::HandlesDropped => "the last handle was dropped",
+            Self::DriverPanicked => "the monitor panicked",
+            Self::DriverDropped => "the monitor was dropped",
+        })
+    }
+}
+
+/// One piece of news for the host: the status, or whether a token is being served, has changed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StatusEvent {
+    /// The workload's name, as given to the builder.
+    pub name: String,
+    /// Counts what happened, from 1; a gap means that newer news replaced news that a slow sink had not taken yet.
+    pub sequence: u64,
+    /// The status that this sink was told before.
+    pub from: AuthStatus,
+    /// The status now.
+    pub to: AuthStatus,
+    /// Whether callers get a token now. `Unauthenticated` while serving is an early warning: the grant is dead, the
+    /// access token is not.
+    pub serving: bool,
+    /// When it happened, by the wall clock.
+    pub at: SystemTime,
+    /// Why, in words fit for a log line: bounded, no control characters, no secret.
+    pub reason: String,
+    /// When the next attempt is due, if one is scheduled.
+    pub next_attempt: Option<SystemTime>,
+    /// Whether restarting the process would help. Only after a panic of our own: a restart cannot mint a token.
+    pub restart_helps: bool,
+    /// What a human can do about it. Given once in a run, and only for a permanent verdict.
+    pub remediation: Option<String>,
+}
+
+impl fmt::Display for StatusEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let serving = if self.serving { "serving" } else { "not serving" };
+        write!(f, "{}: {} -> {}, {serving} ({})", self.name, self.from.name(), self.to.name(), self.reason)
+    }
+}
+
+/// What can be read off a handle at any time, without a lock.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The workload's name, as given to the builder.
+    pub name: String,
+    /// The status.
+    pub status: AuthStatus,
+    /// Whether callers get a token now.
+    pub serving: bool,
+    /// The token being served.
+    pub generation: Option<Generation>,
+    /// When that token expires, if it is known.
+    pub expires_at: Option<SystemTime>,
+    /// Whether an attempt is in flight.
+    pub attempt_in_flight: bool,
+    /// How long until the next attempt is due, if one is scheduled.
+    pub next_attempt_in: Option<Duration>,
+    /// The last attempt's failure in words, if it failed.
+    pub last_failure: Option<String>,
+}
+
+/// Where status events go. The host implements it; what it does is none of the monitor's business, and cannot hurt it.
+///
+/// Events arrive in order, one at a time. A slow sink delays no token; when several events pile up, the newest wins. An
+/// `Err` is retried with backoff until newer news replaces it; a panic is caught and logged; a call may take 10 s.
+///
+/// Closures are sinks too, and so is a [`tokio::sync::mpsc::Sender`] of events:
+///
+/// ```
+/// use steadfast::{StatusEvent, StatusSink};
+///
+/// fn takes_a_sink(_: impl StatusSink) {}
+/// takes_a_sink(|event: StatusEvent| async move {
+///     assert!(event.sequence > 0);
+///     Ok(())
+/// });
+/// let (sender, _receiver) = tokio::sync::mpsc::channel::<StatusEvent>(8);
+/// takes_a_sink(sender);
+/// ```
+#[async_trait]
+pub trait StatusSink: Send + Sync + 'static {
+    /// Takes one event.
+    ///
+    /// # Errors
+    /// Whatever kept the sink from taking it; it will be offered again.
+    async fn set_status(&self, event: &StatusEvent) -> Result<(), BoxError>;
+}
+
+/// The default sink: each event is one `tracing` line with the target `steadfast::status`.
+///
+/// `Unauthenticated` is logged at `ERROR`, `AuthRetrying` at `WARN`, the rest at `INFO`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TracingSink;
+
+#[async_trait]
+impl StatusSink for TracingSink {
+    async fn set_status(&self, event: &StatusEvent) -> Result<(), BoxError> {
+        macro_rules! log {
+            ($level:expr) => {
+                tracing::event!(
+                    target: "steadfast::status",
+                    $level,
+                    workload = event.name,
+                    sequence = event.sequence,
+                    from = event.from.name(),
+                    to = event.to.name(),
+                    serving = event.serving,
+                    restart_helps = event.restart_helps,
+                    remediation = event.remediation,
+                    "{}",
+                    event.reason
+                )
+            };
+        }
+        match event.to {
+            AuthStatus::Unauthenticated(_) => log!(tracing::Level::ERROR),
+            AuthStatus::AuthRetrying(_) => log!(tracing::Level::WARN),
+            AuthStatus::Pending | AuthStatus::Running | AuthStatus::Stopped(_) => {
+                log!(tracing::Level::INFO)
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A sink made of a closure, which need not name its argument's type.
+///
+/// ```
+/// # fn takes_a_sink(_: impl steadfast::StatusSink) {}
+/// takes_a_sink(steadfast::sink_fn(|event| async move {
+///     assert!(event.sequence > 0);
+///     Ok(())
+/// }));
+/// ```
+pub fn sink_fn<F, Fut>(set_status: F) -> F
+where
+    F: Fn(StatusEvent) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), BoxError>> + Send,
+{
+    set_status
+}
+
+#[async_trait]
+impl StatusSink for mpsc::Sender<StatusEvent> {
+    async fn set_status(&self, event: &StatusEvent) -> Result<(), BoxError> {
+        // A receiver that is gone will not come back: offering the event again would only make noise.
+        let _ = self.send(event.clone()).await;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl<F, Fut> StatusSink for F
+where
+    F: Fn(StatusEvent) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), BoxError>> + Send,
+{
+    async fn set_status(&self, event: &StatusEvent) -> Result<(), BoxError> {
+        self(event.clone()).await
+    }
+}
