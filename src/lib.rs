@@ -92,6 +92,7 @@
 //! | `oauth2` | yes | the `oauth` module: refresh token and client credentials grants |
 //! | `reqwest` | yes | the ready-made HTTP client for the token endpoint |
 //! | `rustls` | yes | TLS for that client |
+//! | `h2`, `hyper`, `hyper-util`, `reqwest-012`, `reqwest-middleware`, `tonic`, `tower` | no | the [classifier](classify) knows that library's errors by type; `reqwest` brings `hyper` and `hyper-util` |
 //! | `testing` | no | the `testing` module: a scripted authorization server, a protected API, clocks to drive |
 //!
 //! Without default features the pure core and the monitor remain, for hosts with token sources of their own.

@@ -1,4 +1,5 @@
 //! The fuzzer's corpus, and texts near the corners, without the fuzzer.
+#![allow(clippy::expect_used, clippy::unwrap_used)] // a test may
 
 #[path = "support/classify_text.rs"]
 mod holds;

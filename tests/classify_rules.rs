@@ -1,4 +1,5 @@
 //! The list of rules in the documentation is the list in the code.
+#![allow(clippy::expect_used, clippy::unwrap_used)] // a test may
 
 use std::{collections::HashSet, fmt::Write as _};
 

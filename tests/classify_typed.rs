@@ -1,5 +1,5 @@
 //! What the types say. The errors are the real libraries' own.
-#![allow(clippy::unwrap_used, clippy::panic)] // a test may
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
 
 use std::{error::Error, fmt, io, net::SocketAddr, time::Duration};
 

@@ -1,4 +1,5 @@
 //! What a probe says about a backend, and what many of them do.
+#![allow(clippy::expect_used, clippy::unwrap_used)] // a test may
 
 use std::{
     error::Error,
