@@ -167,8 +167,7 @@ impl Classifier {
     /// Says what a text means that is all that is left of an error.
     #[must_use]
     pub fn classify_text(&self, text: &str) -> Classified {
-        self.tables()
-            .find_map(|table| table.scan(text.as_bytes(), self.removed()))
+        self.in_phrases(|table| table.scan(text.as_bytes(), self.removed()))
             .map_or(Classified::UNKNOWN, Classified::by_text)
     }
 
@@ -222,7 +221,7 @@ impl Classifier {
 
     fn by_text(&self, error: &(dyn Error + 'static)) -> Option<Classified> {
         let mut shown = Shown::new();
-        self.tables().find_map(|table| {
+        let hit = self.in_phrases(|table| {
             let mut best: Option<Hit> = None;
             for link in chain(error) {
                 best = Hit::heavier(best, table.scan(shown.text_of(link), self.removed()));
@@ -230,14 +229,15 @@ impl Classifier {
                     break;
                 }
             }
-            best.map(Classified::by_text)
-        })
+            best
+        });
+        hit.map(Classified::by_text)
     }
 
-    /// The host's phrases, then ours.
-    fn tables(&self) -> impl Iterator<Item = Table<'_>> {
+    /// Asks the host's phrases, then ours.
+    fn in_phrases(&self, mut ask: impl FnMut(&Table<'_>) -> Option<Hit>) -> Option<Hit> {
         let host = self.host.as_deref().filter(|host| !host.phrases.is_empty());
-        host.map(|host| Table::new(&host.phrases, &host.index)).into_iter().chain([Table::new(&PHRASES, &STANDARD)])
+        host.and_then(|host| ask(&host.index.table(&host.phrases))).or_else(|| ask(&STANDARD))
     }
 
     fn removed(&self) -> &[&'static str] {

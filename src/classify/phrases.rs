@@ -1,6 +1,9 @@
 //! One table of texts: what libraries print when something goes wrong, and what it means.
 
-use super::{Class, scan::Index};
+use super::{
+    Class,
+    scan::{Index, Table},
+};
 
 /// A row: words to find, and what they mean.
 #[derive(Clone, Copy, Debug)]
@@ -178,4 +181,6 @@ pub(super) static PHRASES: [Phrase; 113] = [
     row("code-ResourceExhausted-desc-grpc-received-message-larger-than-max", Says::LookAlike, "grpc-go"),
 ];
 
-pub(super) static STANDARD: Index<[u16; PHRASES.len()]> = Index::of_table(&PHRASES);
+/// The phrases, ready to be found.
+pub(super) static STANDARD: Table<'static> = INDEX.table(&PHRASES);
+static INDEX: Index<[u16; PHRASES.len()]> = Index::of_table(&PHRASES);

@@ -19,6 +19,13 @@ pub(super) struct Table<'a> {
     next: &'a [u16],
 }
 
+/// What a scan has found so far, and where it goes on.
+#[derive(Default)]
+struct Found {
+    best: Option<Hit>,
+    resume: usize,
+}
+
 /// A phrase that was found.
 #[derive(Clone, Copy)]
 pub(super) struct Hit {
@@ -27,17 +34,12 @@ pub(super) struct Hit {
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(phrases: &'a [Phrase], index: &'a Index<impl AsRef<[u16]>>) -> Self {
-        Self { phrases, heads: &index.heads, next: index.next.as_ref() }
-    }
-
     /// The heaviest phrase in the text's first 4 KiB; among equals the earliest.
     ///
     /// A phrase takes its words out of the text, so that the `timeout` in `504 gateway timeout` does not count as well.
     pub(super) fn scan(&self, text: &[u8], removed: &[&str]) -> Option<Hit> {
         let text = text.get(..WINDOW).unwrap_or(text);
-        let mut best = None;
-        let mut resume = 0;
+        let mut found = Found::default();
         let mut inside = 0;
         for base in (0..text.len()).step_by(64) {
             let words = words(text, base);
@@ -48,25 +50,29 @@ impl<'a> Table<'a> {
                 let start = base + starts.trailing_zeros() as usize;
                 starts &= starts - 1;
                 let row = self.heads.first_row(text, start);
-                if row == NO_ROW || start < resume {
-                    continue;
-                }
-                if let Some(end) = end_of_url(text, start) {
-                    resume = end;
-                } else if let Some((end, hit)) = self.longest_at(text, start, row, removed) {
-                    resume = end;
-                    best = Hit::heavier(best, hit);
-                    if best.is_some_and(|hit| hit.class.is_answer()) {
-                        return best;
-                    }
+                if row != NO_ROW && self.is_decided_at(text, start, row, removed, &mut found) {
+                    return found.best;
                 }
             }
         }
-        best
+        found.best
     }
 
-    /// Out of the loop's way: most words never come here.
+    /// Takes in what begins here. Kept out of the loop, which most words pass without coming here.
     #[inline(never)]
+    fn is_decided_at(&self, text: &[u8], start: usize, row: u16, removed: &[&str], found: &mut Found) -> bool {
+        if start < found.resume {
+            return false;
+        }
+        if let Some(end) = end_of_url(text, start) {
+            found.resume = end;
+        } else if let Some((end, hit)) = self.longest_at(text, start, row, removed) {
+            found.resume = end;
+            found.best = Hit::heavier(found.best, hit);
+        }
+        found.best.is_some_and(|hit| hit.class.is_answer())
+    }
+
     /// The longest phrase that begins here, and where it ends. `None` inside for a look-alike, which means nothing.
     fn longest_at(&self, text: &[u8], start: usize, mut row: u16, removed: &[&str]) -> Option<(usize, Option<Hit>)> {
         let mut longest: Option<(usize, Option<Hit>)> = None;
@@ -110,12 +116,20 @@ impl<const N: usize> Index<[u16; N]> {
         let mut next = [NO_ROW; N];
         Self { heads: Heads::link(phrases, &mut next), next }
     }
+
+    pub(super) const fn table<'a>(&'a self, phrases: &'a [Phrase]) -> Table<'a> {
+        Table { phrases, heads: &self.heads, next: &self.next }
+    }
 }
 
 impl Index<Vec<u16>> {
     pub(super) fn of(phrases: &[Phrase]) -> Self {
         let mut next = vec![NO_ROW; phrases.len()];
         Self { heads: Heads::link(phrases, &mut next), next }
+    }
+
+    pub(super) fn table<'a>(&'a self, phrases: &'a [Phrase]) -> Table<'a> {
+        Table { phrases, heads: &self.heads, next: &self.next }
     }
 }
 
@@ -195,14 +209,14 @@ fn words(text: &[u8], base: usize) -> u64 {
     })
 }
 
-struct Found {
+struct Standing {
     end: usize,
     number: Option<StatusCode>,
 }
 
 /// Whether the phrase stands here, as whole words with a [joint](after_joint) between them. `nnn` in a phrase is any HTTP
 /// status; a capital letter is found as a capital only.
-fn phrase_at(phrase: &[u8], text: &[u8], start: usize) -> Option<Found> {
+fn phrase_at(phrase: &[u8], text: &[u8], start: usize) -> Option<Standing> {
     let (lead, mut phrase) = split_lead(phrase);
     let mut number = None;
     let mut at = start;
@@ -223,7 +237,7 @@ fn phrase_at(phrase: &[u8], text: &[u8], start: usize) -> Option<Found> {
         }
     }
     let ends = text.get(at).is_none_or(|&byte| !is_word(byte));
-    (ends && follows(lead, text, start)).then_some(Found { end: at, number })
+    (ends && follows(lead, text, start)).then_some(Standing { end: at, number })
 }
 
 /// A phrase is looked up by its first word that is not in every other text.
