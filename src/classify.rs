@@ -41,6 +41,9 @@
 //! One exception: under one of *our own* errors no authentication or authorization is believed. It would be a word of the
 //! token endpoint, or of a proxy in front of it, about a request that never reached the backend.
 //!
+//! Wrappers whose `source()` leaves out the very error they wrap are opened: `std::io::Error`, `Arc<dyn Error>`, `h2::Error`,
+//! `reqwest_middleware::Error`, and the boxed `reqwest::Error` of the `oauth2` crate.
+//!
 //! # The rules
 #![doc = include_str!("classify/rules.md")]
 

@@ -32,6 +32,14 @@ fn a_phrase_is_found_wherever_it_starts_and_only_within_the_window() {
     }
 }
 
+#[test]
+fn a_phrase_is_not_found_inside_a_word_wherever_that_starts() {
+    for before in 0..200 {
+        let text = format!("{:before$}x401 unauthorized", "");
+        assert_eq!(steadfast::classify::Classifier::standard().classify_text(&text).rule(), "unrecognised");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
