@@ -7,6 +7,9 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use crate::BoxError;
 
+mod beneath;
+use beneath::beneath;
+
 /// Why an attempt to obtain a token failed, and what that means for the next one.
 ///
 /// A [`TokenSource`](crate::TokenSource) that knows better than "it failed, try again" returns one of these, as its error
@@ -117,26 +120,35 @@ impl IssueError {
         self.client.as_ref().map(|client| format!("client {} at {}", client.id, client.issuer))
     }
 
-    /// Wraps what a source returned. An `IssueError` in its chain decides; anything else is transient.
-    pub(crate) fn from_source(error: BoxError) -> Self {
+    /// Wraps what a source returned. An `IssueError` in its chain decides. Anything else is transient, for only the
+    /// authorization server's own word is final; `recognise` names the rule that knows it and says how long to stay away.
+    pub(crate) fn from_source(
+        error: BoxError,
+        recognise: impl FnOnce(&(dyn Error + 'static)) -> (&'static str, Option<Duration>),
+    ) -> Self {
         let foreign = match error.downcast::<Self>() {
             Ok(own) => return *own,
             Err(foreign) => foreign,
         };
-        let mut wrapped = Self::of_rule(Delivery::Unknown, "unrecognised");
-        if let Some(own) = chain(&*foreign).find_map(|cause| cause.downcast_ref::<Self>()) {
-            let Self { verdict, delivery, rule, retry_after, client, cause: _ } = own;
-            wrapped = Self {
-                verdict: verdict.clone(),
-                delivery: *delivery,
-                rule,
-                retry_after: *retry_after,
-                client: client.clone(),
-                cause: None,
-            };
-        }
+        let own = chain(&*foreign).find_map(|cause| cause.downcast_ref::<Self>()).map(Self::without_cause);
+        let mut wrapped = own.unwrap_or_else(|| {
+            let (rule, retry_after) = recognise(&*foreign);
+            Self::of_rule(Delivery::Unknown, rule).with_retry_after(retry_after)
+        });
         wrapped.cause = Some(foreign);
         wrapped
+    }
+
+    fn without_cause(&self) -> Self {
+        let Self { verdict, delivery, rule, retry_after, client, cause: _ } = self;
+        Self {
+            verdict: verdict.clone(),
+            delivery: *delivery,
+            rule,
+            retry_after: *retry_after,
+            client: client.clone(),
+            cause: None,
+        }
     }
 }
 
@@ -252,8 +264,9 @@ impl PartialEq<&str> for OAuthCode {
 }
 
 /// The error and what is under it, to a bounded depth: a `source()` that answers itself must not hang us.
+/// Errors that skip what they wrap are looked into.
 pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source()).take(MAX_CHAIN)
+    std::iter::successors(Some(error), |&error| beneath(error)).take(MAX_CHAIN)
 }
 
 /// Text from the network, fit to be shown: control characters escaped, cut where the result would be longer than

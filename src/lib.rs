@@ -92,7 +92,8 @@
 //! | `oauth2` | yes | the `oauth` module: refresh token and client credentials grants |
 //! | `reqwest` | yes | the ready-made HTTP client for the token endpoint |
 //! | `rustls` | yes | TLS for that client |
-//! | `reqwest-middleware` | no | `AuthLayer` as a middleware of `reqwest-middleware` 0.5 |
+//! | `h2`, `hyper`, `hyper-util`, `reqwest-012`, `reqwest-middleware`, `tonic`, `tower` | no | the [classifier](classify) knows that library's errors by type; `reqwest` brings `hyper` and `hyper-util` |
+//! | `reqwest-middleware` | no | besides, `AuthLayer` is a middleware of `reqwest-middleware` 0.5 |
 //! | `testing` | no | the `testing` module: a scripted authorization server, a protected API, clocks to drive |
 //!
 //! Without default features the pure core and the monitor remain, for hosts with token sources of their own.
@@ -127,6 +128,13 @@ pub use error::{AuthError, Failure, Stopped};
 mod source;
 pub use source::{IssueReason, IssueRequest, SourceFn, StaticToken, TokenSource, source_fn};
 
+#[cfg(feature = "oauth2")]
+pub mod oauth;
+
+pub mod classify;
+
+pub mod health;
+
 mod machine;
 
 mod monitor;
@@ -134,9 +142,6 @@ pub use monitor::{BuildError, Builder, Driver, MonitoredTokenSource, Rejection, 
 
 pub mod layer;
 pub use layer::{Auth, AuthLayer, LayerError};
-
-#[cfg(feature = "oauth2")]
-pub mod oauth;
 
 #[cfg(feature = "testing")]
 pub mod testing;

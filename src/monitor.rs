@@ -19,7 +19,7 @@ use self::{
 };
 use crate::{
     AccessToken, AuthError, AuthStatus, Challenge, Generation, PolicyError, RefreshPolicy, Snapshot, StatusSink,
-    StopReason, Stopped, TokenSource, TracingSink, machine::Outlook,
+    StopReason, Stopped, TokenSource, TracingSink, classify::Classifier, machine::Outlook,
 };
 
 pub(crate) mod clock;
@@ -74,6 +74,7 @@ impl MonitoredTokenSource {
             sink: Arc::new(TracingSink),
             name: "default".into(),
             policy: Arc::clone(&DEFAULT_POLICY),
+            classifier: Classifier::standard(),
             clock: None,
             jitter_seed: None,
         }
@@ -322,6 +323,7 @@ pub struct Builder {
     sink: Arc<dyn StatusSink>,
     name: Box<str>,
     policy: Arc<RefreshPolicy>,
+    classifier: Classifier,
     clock: Option<Clock>,
     jitter_seed: Option<u64>,
 }
@@ -343,6 +345,28 @@ impl Builder {
     /// Who is told of status changes. Defaults to [`TracingSink`].
     pub fn sink(mut self, sink: impl StatusSink) -> Self {
         self.sink = Arc::new(sink);
+        self
+    }
+
+    /// What recognises the errors of a source that returns no [`IssueError`](crate::IssueError): the rule's name goes into the
+    /// logs and statuses, its `retry_after` is heeded. It reaches no verdict: only the authorization server's own word is
+    /// final. Defaults to [`Classifier::standard`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
+    /// use steadfast::{IssuedToken, MonitoredTokenSource, classify::{Class, Classifier}};
+    ///
+    /// let vault_is_sealed = || async { Err::<IssuedToken, _>("vault is sealed".into()) };
+    /// let tokens = MonitoredTokenSource::builder(vault_is_sealed)
+    ///     .classifier(Classifier::standard().on_phrase("vault is sealed", Class::Unavailable))
+    ///     .spawn()?;
+    ///
+    /// assert!(tokens.token().await.is_err());
+    /// assert!(tokens.snapshot().last_failure.unwrap().contains("vault is sealed"));
+    /// # Ok(()) }
+    /// ```
+    pub fn classifier(mut self, classifier: Classifier) -> Self {
+        self.classifier = classifier;
         self
     }
 
@@ -396,12 +420,12 @@ impl Builder {
     }
 
     fn build(self) -> Result<(MonitoredTokenSource, driver::Driver), BuildError> {
-        let Self { source, sink, name, policy, clock, jitter_seed } = self;
+        let Self { source, sink, name, policy, classifier, clock, jitter_seed } = self;
         policy.validate().map_err(BuildError::Policy)?;
         let clock = clock.unwrap_or_else(Clock::system);
         let shared = Arc::new(Shared::new(name, policy, clock, Delivery::to(sink), source.can_refresh()));
         let seed = jitter_seed.unwrap_or_else(|| fastrand::u64(..));
-        let driver = driver::Driver::new(Arc::clone(&shared), source, seed);
+        let driver = driver::Driver::new(Arc::clone(&shared), source, classifier, seed);
         Ok((MonitoredTokenSource { handle: Arc::new(Handle { shared }) }, driver))
     }
 }

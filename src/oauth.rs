@@ -15,6 +15,7 @@ pub use builder::{ClientAuth, GrantBuilder, GrantError};
 mod exchange;
 
 mod response;
+pub(crate) use response::{Saying, saying_of};
 
 mod error;
 pub use error::TokenEndpointError;

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     AccessToken, Delivery, Generation, IssueError, IssueReason, IssueRequest, IssuedToken, Lifetime, StopReason,
     TokenSource,
+    classify::Classifier,
     machine::{Adopted, EXPIRED_ON_ARRIVAL, Event, Machine, Objection, Outlook, Run, Step},
     schedule::Now,
     token::Term,
@@ -26,6 +27,7 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     machine: Machine,
     source: Arc<dyn TokenSource>,
+    classifier: Classifier,
     watch: Watch,
     attempt: Option<Attempt>,
     /// The last token adopted, servable or not.
@@ -50,13 +52,19 @@ struct Attempt {
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, source: Arc<dyn TokenSource>, jitter_seed: u64) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        source: Arc<dyn TokenSource>,
+        classifier: Classifier,
+        jitter_seed: u64,
+    ) -> Self {
         let policy = Arc::clone(&shared.policy);
         Self {
             machine: Machine::new(policy, jitter_seed, source.can_refresh(), shared.clock.now()),
             watch: Watch::starting(&shared.clock),
             shared,
             source,
+            classifier,
             attempt: None,
             token: None,
             claims: None,
@@ -282,7 +290,8 @@ impl Driver {
             request = request.with_claims(claims.clone());
         }
         self.asked.clone_from(&self.claims);
-        let (shared, source) = (Arc::clone(&self.shared), Arc::clone(&self.source));
+        let (shared, source, classifier) =
+            (Arc::clone(&self.shared), Arc::clone(&self.source), self.classifier.clone());
         self.attempt = Some(Attempt {
             run,
             sent: self.shared.clock.now(),
@@ -291,7 +300,12 @@ impl Driver {
                     return Err(IssueError::cancelled());
                 }
                 match timeout(shared.policy.attempt_timeout, source.issue(&request)).await {
-                    Ok(result) => result.map_err(IssueError::from_source),
+                    Ok(result) => result.map_err(|error| {
+                        IssueError::from_source(error, |foreign| {
+                            let classified = classifier.classify(foreign);
+                            (classified.rule(), classified.retry_after())
+                        })
+                    }),
                     Err(_) => Err(IssueError::of_rule(Delivery::Unknown, "attempt-timeout")),
                 }
             }),

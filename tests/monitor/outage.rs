@@ -279,10 +279,10 @@ async fn a_hang_is_a_transient_failure_after_the_attempt_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_error_is_transient() {
+async fn a_foreign_error_is_transient_and_logged_under_the_rule_that_knows_it() {
     let world = World::of(FakeSource::scripted([foreign(), token(HOUR)]));
     let error = world.tokens.token().await.unwrap_err();
-    assert_eq!(cause(&error).rule(), "unrecognised");
+    assert_eq!(cause(&error).rule(), "connection-reset");
     assert_eq!(world.tokens.token().await.unwrap().secret(), "token-1");
 }
 

@@ -47,10 +47,12 @@ impl World {
 
     /// Whether the event is the end of the attempt in flight, and with what failure.
     fn land(&mut self, event: &Event<'_>) -> bool {
-        let (run, error) = match event {
-            Event::Issued { run, .. } => (run, None),
-            Event::Failed { run, error } => (run, Some(error)),
-            _ => return false,
+        let (run, error) = if let Event::Issued { run, .. } = event {
+            (run, None)
+        } else if let Event::Failed { run, error } = event {
+            (run, Some(error))
+        } else {
+            return false;
         };
         if self.flying.take_if(|attempt| attempt.run == *run).is_none() {
             return false;
@@ -90,10 +92,11 @@ impl World {
         assert!(reason == IssueReason::Nudged || open(retry_after), "{reason} started in spite of Retry-After");
         assert!(reason != IssueReason::Nudged || open(nudge), "two nudges within 10 s");
         assert!(reason != IssueReason::Ahead || failing || open(ahead), "two refreshes ahead of time within 5 s");
-        match reason {
-            IssueReason::Nudged => self.bounds.nudge = Some(self.now.after(secs(10))),
-            IssueReason::Ahead => self.bounds.ahead = Some(self.now.after(secs(5))),
-            _ => {}
+        if reason == IssueReason::Nudged {
+            self.bounds.nudge = Some(self.now.after(secs(10)));
+        }
+        if reason == IssueReason::Ahead {
+            self.bounds.ahead = Some(self.now.after(secs(5)));
         }
         let attempt = Attempt { run, reason, at: self.now, nudged: false };
         self.flying = Some(attempt);
