@@ -28,9 +28,8 @@ pub(crate) struct Tally {
 }
 
 impl Clients {
-    pub(crate) fn start(count: usize, every: Duration, gateway: &str) -> Self {
+    pub(crate) fn start(count: usize, every: Duration, client: &Client, gateway: &str) -> Self {
         let tally = Arc::new(Mutex::new(Tally::default()));
-        let client = Client::new();
         let mut tasks = JoinSet::new();
         for number in 0..count {
             let (client, url, tally) = (client.clone(), format!("{gateway}/orders/{number}"), Arc::clone(&tally));

@@ -29,6 +29,7 @@ pub(crate) struct Demo {
     gateway: Gateway,
     url: String,
     server: AbortHandle,
+    http: reqwest::Client,
     clients: Clients,
     began: Instant,
     /// The sequence number of the last event printed.
@@ -113,9 +114,12 @@ impl Demo {
         let gateway = Gateway::new(grant(&idp)?, policy(pace), api.url().parse()?)?;
         let url = format!("http://{}", listener.local_addr()?);
         let server = tokio::spawn(gateway.clone().serve(listener, pending())).abort_handle();
-        let clients = Clients::start(4, Duration::from_millis(20), &url);
+        // All of this is on this machine, whatever proxy the environment names.
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let clients = Clients::start(4, Duration::from_millis(20), &http, &url);
         Ok(Self {
             pace,
+            http,
             idp,
             api,
             gateway,
@@ -149,7 +153,7 @@ impl Demo {
     }
 
     async fn ask(&self, path: &str) -> Result<(StatusCode, String), BoxError> {
-        let answer = reqwest::get(format!("{}{path}", self.url)).await?;
+        let answer = self.http.get(format!("{}{path}", self.url)).send().await?;
         Ok((answer.status(), answer.text().await?))
     }
 
@@ -241,7 +245,7 @@ impl Demo {
         self.expect(shown.contains("unauthenticated"), "the status page and the snapshot show what happened");
 
         let upload = vec![b'x'; 1 << 20];
-        let echo = reqwest::Client::new().post(format!("{}/orders", self.url)).body(upload.clone()).send().await?;
+        let echo = self.http.post(format!("{}/orders", self.url)).body(upload.clone()).send().await?;
         self.expect(echo.bytes().await? == upload, "bodies go through whole");
         Ok(())
     }
