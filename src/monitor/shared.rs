@@ -272,9 +272,11 @@ impl Shared {
 impl Shared {
     pub(crate) fn begin(&self) {
         if let Ok(runtime) = Handle::try_current() {
-            // The end may have come before us, and from where there is no runtime.
-            self.deliver_on(&runtime);
-            let _ = self.runtime.set(runtime);
+            // The end may have come from where there is no runtime. Under the lock: either it came before us and its news is
+            // there to deliver, or it finds the runtime.
+            let _inbox = self.inbox();
+            let runtime = self.runtime.get_or_init(|| runtime);
+            self.deliver_on(runtime);
         }
         self.stage.store(AT_WORK, Ordering::Release);
     }
