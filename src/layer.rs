@@ -3,11 +3,13 @@
 //! [`AuthLayer`] describes it, [`Auth`] is the service it makes. The other names here are what their signatures need: the
 //! policies of replaying ([`SendOnce`], [`ReplayOnce`] …), the future, and the two traits that requests and responses have.
 
+mod error;
 mod future;
 mod message;
 #[cfg(feature = "reqwest-middleware")]
 mod middleware;
 mod replay;
+mod settings;
 
 use std::{
     fmt,
@@ -21,16 +23,14 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use self::settings::Settings;
 pub use self::{
+    error::LayerError,
     future::ResponseFuture,
     message::{RequestMessage, ResponseMessage},
     replay::{Drain, Replay, ReplayIdempotentOnce, ReplayOnce, ReplayWith, SendOnce},
 };
-use crate::{
-    AccessToken, AuthError, BoxError, MonitoredTokenSource, Origin, OriginError,
-    monitor::rejection::{Answer, Say},
-    origin::Target,
-};
+use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 
 /// Attaches the current token to each request for its origin, and deals with the refusals.
 ///
@@ -64,7 +64,8 @@ use crate::{
 ///
 /// A request gets the token if its URL is of an allowed [`Origin`] and it has no such header yet. All others go out as they
 /// are, and their responses mean nothing to the layer: credentials that the caller has put there are the caller's affair. Only
-/// the current token itself, copied onto a request for elsewhere, is removed.
+/// the current token itself, copied onto a request for elsewhere, is removed. A proxy therefore removes its own clients'
+/// credentials before it hands a request on.
 ///
 /// *Redirects:* a client that follows them does so below this layer. `reqwest` leaves `Authorization` behind when the origin
 /// changes, and what the other origin answers says nothing about the token here. See [`header`](Self::header) for other
@@ -95,7 +96,8 @@ use crate::{
 /// the replay itself fails on its way, its error.
 ///
 /// What is left of the refused response's body is read before the replay, so that the connection can be used again; one that
-/// is longer than 64 KiB or takes longer than a second is dropped, with its connection.
+/// is longer than 64 KiB or takes longer than a second is dropped, with its connection. Waiting needs a tokio runtime with
+/// `enable_time`; outside any runtime nothing is sent again.
 ///
 /// # Cost
 ///
@@ -106,18 +108,6 @@ pub struct AuthLayer<P = SendOnce> {
     settings: Arc<Settings>,
     replay: P,
 }
-
-#[derive(Clone)]
-struct Settings {
-    tokens: MonitoredTokenSource,
-    origins: Vec<Origin>,
-    inner_is_bound: bool,
-    header: HeaderName,
-    rejected_when: Option<Arc<Predicate>>,
-    tag_responses: bool,
-}
-
-type Predicate = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
 
 impl AuthLayer {
     /// A layer that attaches the tokens of this handle to requests for this origin, and to no others. The origin is a text
@@ -366,101 +356,5 @@ where
 impl<S, P> fmt::Debug for Auth<S, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.settings.show(f, "Auth")
-    }
-}
-
-impl Settings {
-    /// Whether the token belongs on this request.
-    fn concerns(&self, request: &mut impl RequestMessage) -> bool {
-        let allowed = self.allows(&request.target());
-        let Some(own) = request.headers().get(&self.header) else { return allowed };
-        // The caller's own credentials are the caller's affair. Ours, copied from another request, are not.
-        if !allowed && self.tokens.servable().is_some_and(|token| token.authorization() == own) {
-            request.headers_mut().remove(&self.header);
-        }
-        false
-    }
-
-    fn attach(&self, request: &mut impl RequestMessage, token: &AccessToken) {
-        request.headers_mut().insert(self.header.clone(), token.authorization());
-    }
-
-    fn allows(&self, target: &Target<'_>) -> bool {
-        match target {
-            Target::Relative => self.inner_is_bound,
-            Target::Absolute { .. } => self.origins.iter().any(|origin| origin.is_of(target)),
-            Target::Unclear(_) => false,
-        }
-    }
-
-    fn say(&self, response: &impl ResponseMessage) -> Say {
-        // The client has followed a redirect to a place that has not seen the token and cannot judge it.
-        if response.came_from().is_some_and(|target| !self.allows(&target)) {
-            return Say::Nothing;
-        }
-        let (status, headers) = (response.status(), response.headers());
-        let refused = self.rejected_when.as_ref().is_some_and(|refused| refused(status, headers));
-        if refused { Say::Refused } else { Answer::of(status, headers).say() }
-    }
-
-    fn show(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
-        f.debug_struct(name)
-            .field("tokens", &self.tokens)
-            .field("origins", &self.origins)
-            .field("header", &self.header)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why there is no response.
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
-/// # use steadfast::{AuthLayer, LayerError, MonitoredTokenSource, StaticToken};
-/// use http::{Request, Response, StatusCode};
-///
-/// # let tokens = MonitoredTokenSource::builder(StaticToken::new("s3cret")).spawn()?;
-/// # let api = tower::service_fn(|_: Request<()>| async { Ok::<_, http::Error>(Response::new(())) });
-/// let client = AuthLayer::new(tokens.clone(), "https://api.example.com")?.wrap(api);
-/// tokens.shutdown().await;
-/// let answer = match client.send(Request::get("https://api.example.com/").body(())?).await {
-///     Ok(_) => StatusCode::OK,
-///     Err(LayerError::Auth(error)) => error.to_response().status(),
-///     Err(LayerError::Inner(_)) => StatusCode::BAD_GATEWAY,
-/// };
-/// assert_eq!(answer, StatusCode::SERVICE_UNAVAILABLE);
-/// # Ok(()) }
-/// ```
-#[derive(Debug, thiserror::Error)]
-pub enum LayerError {
-    /// There is no token to be had, and the request was not sent. [`AuthError::to_response`] makes an answer of it.
-    #[error("the request was not sent: there is no access token for it")]
-    Auth(#[source] AuthError),
-    /// The inner service failed.
-    #[error("the request failed")]
-    Inner(#[source] BoxError),
-}
-
-impl LayerError {
-    /// The error of the inner service, if it is of this type.
-    #[must_use]
-    pub fn inner<E: std::error::Error + 'static>(&self) -> Option<&E> {
-        match self {
-            Self::Inner(error) => error.downcast_ref(),
-            Self::Auth(_) => None,
-        }
-    }
-
-    /// Why there is no token, if that is what is missing.
-    #[must_use]
-    pub const fn auth(&self) -> Option<&AuthError> {
-        match self {
-            Self::Auth(error) => Some(error),
-            Self::Inner(_) => None,
-        }
-    }
-
-    fn inner_of(error: impl Into<BoxError>) -> Self {
-        Self::Inner(error.into())
     }
 }

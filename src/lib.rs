@@ -93,6 +93,7 @@
 //! | `reqwest` | yes | the ready-made HTTP client for the token endpoint |
 //! | `rustls` | yes | TLS for that client |
 //! | `h2`, `hyper`, `hyper-util`, `reqwest-012`, `reqwest-middleware`, `tonic`, `tower` | no | the [classifier](classify) knows that library's errors by type; `reqwest` brings `hyper` and `hyper-util` |
+//! | `reqwest-middleware` | no | besides, `AuthLayer` is a middleware of `reqwest-middleware` 0.5 |
 //! | `testing` | no | the `testing` module: a scripted authorization server, a protected API, clocks to drive |
 //!
 //! Without default features the pure core and the monitor remain, for hosts with token sources of their own.

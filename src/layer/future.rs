@@ -14,8 +14,9 @@ use tokio::{runtime::Handle, time::sleep};
 use tower_service::Service;
 
 use super::{
-    LayerError, Replay, Settings,
+    LayerError, Replay,
     message::{RequestMessage, ResponseMessage},
+    settings::Settings,
 };
 use crate::{AccessToken, AuthError, BoxError, Challenge, Generation, Rejection, monitor::rejection::Say};
 

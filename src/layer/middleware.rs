@@ -17,6 +17,20 @@ use super::{AuthLayer, LayerError, Replay};
 
 /// The layer as a middleware: `reqwest_middleware::ClientBuilder::with(layer)`.
 ///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
+/// # use steadfast::{AuthLayer, MonitoredTokenSource, StaticToken, testing::ProtectedApi};
+/// # let api = ProtectedApi::alone().await;
+/// # api.accept("s3cret");
+/// # let tokens = MonitoredTokenSource::builder(StaticToken::new("s3cret")).spawn()?;
+/// use reqwest_middleware::ClientBuilder;
+///
+/// let auth = AuthLayer::new(tokens, api.url())?.replay_once();
+/// let client = ClientBuilder::new(reqwest::Client::new()).with(auth).build();
+/// assert_eq!(client.get(api.url()).send().await?.status(), 200);
+/// # Ok(()) }
+/// ```
+///
 /// Errors of the rest of the chain come out as they are. Where no token can be had, the error is
 /// `reqwest_middleware::Error::Middleware` around an [`AuthError`](crate::AuthError).
 #[async_trait]

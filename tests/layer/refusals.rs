@@ -11,8 +11,8 @@ use std::{
 use futures_util::future::join_all;
 use http::{HeaderValue, StatusCode, header::AUTHORIZATION};
 use steadfast::{
-    AuthLayer, AuthStatus, Challenge, Generation, IssuedToken, MonitoredTokenSource, RefreshPolicy, RetryCause,
-    StaticToken, UnauthenticatedReason,
+    AuthLayer, AuthStatus, Challenge, Generation, IssueRequest, IssuedToken, MonitoredTokenSource, RefreshPolicy,
+    RetryCause, StaticToken, UnauthenticatedReason, source_fn,
     testing::{Answer, ProtectedApi, TestClock},
 };
 use tokio::time::{Instant, sleep};
@@ -302,6 +302,24 @@ async fn a_challenge_for_the_user_is_handed_to_the_host() {
     assert_eq!(response.extensions().get::<Challenge>().unwrap().acr_values(), Some("gold"));
     settle_events().await;
     assert_eq!((world.idp.calls(), world.api.calls()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_claims_reach_the_source_and_the_request_is_sent_again_with_a_token_that_has_them() {
+    let api = ProtectedApi::alone().await;
+    api.accept("plain").accept("with {}");
+    let source = source_fn(|request: IssueRequest| async move {
+        let secret = request.claims().map_or("plain".to_owned(), |claims| format!("with {claims}"));
+        Ok(IssuedToken::bearer(secret))
+    });
+    let tokens = MonitoredTokenSource::builder(source).clock(&TestClock::new()).spawn().unwrap();
+    tokens.token().await.unwrap();
+    sleep(SETTLE).await;
+    let claims = r#"Bearer error="insufficient_claims", claims="e30=""#;
+    api.then(Answer::status(401).header("www-authenticate", claims));
+    let client = AuthLayer::new(tokens, api.url()).unwrap().replay_once().wrap(hyper_client());
+    assert_eq!(client.send(get(&api.url())).await.unwrap().status(), 200);
+    assert_eq!(api.log()[1].token(), Some("with {}"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,10 @@ use steadfast::{
     layer::{ReplayOnce, ResponseFuture, SendOnce},
     testing::TestClock,
 };
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 use tower::{ServiceBuilder, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit, service_fn, util::BoxCloneService};
 use tower_service::Service;
 use tower_test::mock;
@@ -128,8 +131,9 @@ async fn a_single_permit_is_enough_for_waiting_and_for_replaying() {
             sleep(SETTLE).await;
         }
     };
-    let (responses, ()) = tokio::join!(calls, opening);
-    assert!(responses.iter().all(|response| response.as_ref().unwrap().status() == 200));
+    // Of virtual time, so that a deadlock is a failure.
+    let (responses, ()) = tokio::join!(timeout(Duration::from_secs(60), calls), opening);
+    assert!(responses.expect("no deadlock").iter().all(|response| response.as_ref().unwrap().status() == 200));
 }
 
 #[tokio::test(start_paused = true)]
