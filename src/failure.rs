@@ -7,6 +7,9 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use crate::BoxError;
 
+mod beneath;
+use beneath::beneath;
+
 /// Why an attempt to obtain a token failed, and what that means for the next one.
 ///
 /// A [`TokenSource`](crate::TokenSource) that knows better than "it failed, try again" returns one of these, as its error
@@ -28,7 +31,7 @@ pub struct IssueError {
     delivery: Delivery,
     rule: &'static str,
     retry_after: Option<Duration>,
-    client: Option<Client>,
+    client: Option<Box<Client>>,
     cause: Option<BoxError>,
 }
 
@@ -84,7 +87,7 @@ impl IssueError {
     /// host names it.
     #[must_use]
     pub fn with_client(mut self, id: &str, issuer: &str) -> Self {
-        self.client = Some(Client { id: printable(id, 128), issuer: printable(issuer, 128) });
+        self.client = Some(Box::new(Client { id: printable(id, 128), issuer: printable(issuer, 128) }));
         self
     }
 
@@ -114,29 +117,38 @@ impl IssueError {
 
     /// The client registration in words.
     pub(crate) fn client(&self) -> Option<String> {
-        self.client.as_ref().map(|Client { id, issuer }| format!("client {id} at {issuer}"))
+        self.client.as_ref().map(|client| format!("client {} at {}", client.id, client.issuer))
     }
 
-    /// Wraps what a source returned. An `IssueError` in its chain decides; anything else is transient.
-    pub(crate) fn from_source(error: BoxError) -> Self {
+    /// Wraps what a source returned. An `IssueError` in its chain decides. Anything else is transient, for only the
+    /// authorization server's own word is final; `recognise` names the rule that knows it and says how long to stay away.
+    pub(crate) fn from_source(
+        error: BoxError,
+        recognise: impl FnOnce(&(dyn Error + 'static)) -> (&'static str, Option<Duration>),
+    ) -> Self {
         let foreign = match error.downcast::<Self>() {
             Ok(own) => return *own,
             Err(foreign) => foreign,
         };
-        let mut wrapped = Self::of_rule(Delivery::Unknown, "unrecognised");
-        if let Some(own) = chain(&*foreign).find_map(|cause| cause.downcast_ref::<Self>()) {
-            let Self { verdict, delivery, rule, retry_after, client, cause: _ } = own;
-            wrapped = Self {
-                verdict: verdict.clone(),
-                delivery: *delivery,
-                rule,
-                retry_after: *retry_after,
-                client: client.clone(),
-                cause: None,
-            };
-        }
+        let own = chain(&*foreign).find_map(|cause| cause.downcast_ref::<Self>()).map(Self::without_cause);
+        let mut wrapped = own.unwrap_or_else(|| {
+            let (rule, retry_after) = recognise(&*foreign);
+            Self::of_rule(Delivery::Unknown, rule).with_retry_after(retry_after)
+        });
         wrapped.cause = Some(foreign);
         wrapped
+    }
+
+    fn without_cause(&self) -> Self {
+        let Self { verdict, delivery, rule, retry_after, client, cause: _ } = self;
+        Self {
+            verdict: verdict.clone(),
+            delivery: *delivery,
+            rule,
+            retry_after: *retry_after,
+            client: client.clone(),
+            cause: None,
+        }
     }
 }
 
@@ -220,6 +232,12 @@ impl OAuthCode {
         is_code.then(|| Self(code.to_ascii_lowercase().into()))
     }
 
+    /// The token endpoint issued a token that this library cannot use; our own word, no server's.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn unsupported_token_type() -> Self {
+        Self("unsupported_token_type".into())
+    }
+
     /// The code as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -246,22 +264,28 @@ impl PartialEq<&str> for OAuthCode {
 }
 
 /// The error and what is under it, to a bounded depth: a `source()` that answers itself must not hang us.
+/// Errors that skip what they wrap are looked into.
 pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source()).take(MAX_CHAIN)
+    std::iter::successors(Some(error), |&error| beneath(error)).take(MAX_CHAIN)
 }
 
-/// Text from the network, fit to be shown: control characters escaped, cut to `limit` characters.
+/// Text from the network, fit to be shown: control characters escaped, cut where the result would be longer than
+/// `limit` characters.
 pub(crate) fn printable(text: &str, limit: usize) -> String {
     let mut shown = String::new();
-    for (count, character) in text.chars().enumerate() {
-        if count == limit {
+    let mut room = limit;
+    for character in text.chars() {
+        let is_hidden = character.is_control() || is_format_character(character);
+        let escaped = is_hidden.then(|| character.escape_unicode().to_string());
+        let width = escaped.as_ref().map_or(1, String::len);
+        if width > room {
             shown.push('…');
             break;
         }
-        if character.is_control() || is_format_character(character) {
-            shown.extend(character.escape_unicode());
-        } else {
-            shown.push(character);
+        room = room.saturating_sub(width);
+        match escaped {
+            Some(escaped) => shown.push_str(&escaped),
+            None => shown.push(character),
         }
     }
     shown

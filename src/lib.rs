@@ -1,9 +1,110 @@
-//! Auth resilience for hosts that call OAuth-protected APIs.
+//! Auth resilience for hosts that call OAuth-protected APIs: a token source that lives through outages and says honestly
+//! what state it is in.
+//!
+//! A refresh token's request hits a firewall's error page because a VPN flapped. Most libraries then either declare the
+//! login dead, for good, or let every caller queue behind an endpoint that is down. Here there is one attempt at a time,
+//! nobody waits for nothing, a valid token is served all along, the host is told the truth, and recovery needs no human.
+//!
+//! ```
+//! # #[cfg(all(feature = "oauth2", feature = "reqwest", feature = "testing"))]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
+//! # use steadfast::testing::{Answer, ScriptedIdp};
+//! # let idp = ScriptedIdp::start().await;
+//! # idp.always(Answer::success().expires_in(3600));
+//! # let (token_url, refresh_token) = (idp.token_url(), idp.login());
+//! use steadfast::{AuthStatus, MonitoredTokenSource, oauth::RefreshTokenGrant};
+//!
+//! let grant = RefreshTokenGrant::builder(token_url, "my-client", refresh_token).build()?;
+//! let tokens = MonitoredTokenSource::builder(grant).name("github").spawn()?;
+//!
+//! let token = tokens.token().await?; // on every request: no lock, no allocation while a token is valid
+//! assert!(token.authorization().is_sensitive());
+//! assert_eq!(tokens.status(), AuthStatus::Running);
+//! # Ok(()) }
+//! # #[cfg(not(all(feature = "oauth2", feature = "reqwest", feature = "testing")))] fn main() {}
+//! ```
+//!
+//! # The states
+//!
+//! ```text
+//!            token issued              short retry exhausted
+//!  Pending ───────────────► Running ─────────────────────────► AuthRetrying
+//!     │  ▲                     ▲ │                                 │  │
+//!     │  │ new credentials     │ │ rejected                        │  │ rejected, or
+//!     │  │ or a nudge          │ │ (invalid_grant …)               │  │ the ceiling
+//!     │  │                     │ ▼                                 │  ▼
+//!     │  └──────────────── Unauthenticated ◄──────────────────────────┘
+//!     │                        │                                   │
+//!     └────────────────────────┴──── shutdown, last handle gone ───┴──► Stopped
+//!                                        (from every state; final)
+//!
+//!  AuthRetrying ──► Running   token issued, or, when the resource server was the trouble, a token accepted
+//! ```
+//!
+//! - **Running** says that all is well, or that a short retry is under way which nobody needs to know of.
+//! - **AuthRetrying** is the long window after it: attempts go on at a slow cadence, up to a ceiling. Callers without a
+//!   valid token get an [`AuthError`] at once instead of waiting.
+//! - **Unauthenticated** means that the authorization server has rejected the *grant*, or that the ceiling was reached. The
+//!   access token may still be good: it is served to its end, and [`StatusEvent::serving`] says so. That makes the status
+//!   an early warning.
+//! - **Stopped** is final.
+//!
+//! A token that is *servable* (not past its expiry margin, and not definitely rejected by the resource server) is served in
+//! every state but `Stopped`. An expired token is never served.
+//!
+//! # What a failed attempt means
+//!
+//! *Permanent only from an OAuth verdict; everything else retries, bounded by the ceiling.* A firewall's 403 page, HTML with
+//! status 200, an empty answer, a broken connection, a 503 that happens to carry `invalid_grant`: all of them may pass. A 4xx
+//! that carries a final OAuth code is a rejection at once; `invalid_request`, `access_denied` and codes that nobody knows have
+//! to be repeated over a minute first. See [`IssueError`] and [`Verdict`].
+//!
+//! # Cancellation, panics, runtimes
+//!
+//! An attempt runs in a task that no caller owns. A caller that goes away changes nothing for anyone else, and a refresh token
+//! that the server has already rotated is never lost because a client hung up. A panic inside [`TokenSource::issue`] is a
+//! failed attempt; a panic of a sink is caught and logged. The monitor needs a tokio runtime with `enable_time` (and what
+//! your source needs); without one there is a typed error, see [`BuildError::NoRuntime`].
+//!
+//! # What it does not do
+//!
+//! - One handle is for one resource (one audience). Two APIs that judge tokens differently get two handles.
+//! - A rotated refresh token (`oauth::RefreshTokenGrant`) lives in memory; a host that wants to survive a restart keeps it
+//!   itself (`on_rotation`). Between the server's rotation and that write, a crash loses the login, and so does a lost answer
+//!   from a server that gives no grace for replayed tokens.
+//! - It does not sign anybody in: the first refresh token is the host's to get.
+//!
+//! # Where it differs, on purpose
+//!
+//! From the Go system that it follows (stacklok/toolhive): plain errors, deadline errors, TLS failures and EOF are transient;
+//! `Pending` exists, and the first success is published; `Unauthenticated` is published once; a token without an expiry keeps
+//! the monitor alive; the refresh runs before the expiry; a 401 refreshes instead of ending the workload; statuses cannot
+//! overtake each other; a malformed environment value is an error.
+//!
+//! From the AWS SDKs' rules for refreshing credentials: the held token is served while a refresh runs in the background; an
+//! expired or definitely rejected token is never served; after a failure callers fail fast until the next permitted attempt;
+//! the refresh window is at most half the lifetime; a verdict is final until a nudge or new credentials.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `oauth2` | yes | the `oauth` module: refresh token and client credentials grants |
+//! | `reqwest` | yes | the ready-made HTTP client for the token endpoint |
+//! | `rustls` | yes | TLS for that client |
+//! | `h2`, `hyper`, `hyper-util`, `reqwest-012`, `reqwest-middleware`, `tonic`, `tower` | no | the [classifier](classify) knows that library's errors by type; `reqwest` brings `hyper` and `hyper-util` |
+//! | `reqwest-middleware` | no | besides, `AuthLayer` is a middleware of `reqwest-middleware` 0.5 |
+//! | `testing` | no | the `testing` module: a scripted authorization server, a protected API, clocks to drive |
+//!
+//! Without default features the pure core and the monitor remain, for hosts with token sources of their own.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod token;
 pub use token::{AccessToken, Generation, IssuedToken, Lifetime};
+
+mod origin;
+pub use origin::{Origin, OriginError};
 
 mod challenge;
 pub use challenge::{Challenge, ParseChallengeError};
@@ -21,22 +122,34 @@ pub use status::{
     AuthStatus, RetryCause, Snapshot, StatusEvent, StatusSink, StopReason, TracingSink, UnauthenticatedReason, sink_fn,
 };
 
-mod machine;
-
 mod error;
 pub use error::{AuthError, Failure, Stopped};
 
 mod source;
 pub use source::{IssueReason, IssueRequest, SourceFn, StaticToken, TokenSource, source_fn};
 
+#[cfg(feature = "oauth2")]
+pub mod oauth;
+
+pub mod classify;
+
+pub mod health;
+
+mod machine;
+
 mod monitor;
 pub use monitor::{BuildError, Builder, Driver, MonitoredTokenSource, Rejection, WeakTokenSource};
 
-#[cfg(feature = "oauth2")]
-pub mod oauth;
+pub mod layer;
+pub use layer::{Auth, AuthLayer, LayerError};
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
 /// An error of any type, as hosts and their libraries pass them on.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// The README's snippets are compiled and run with the documentation's.
+#[cfg(all(doctest, feature = "oauth2", feature = "reqwest", feature = "testing"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -13,8 +13,10 @@ use super::{
     shared::{Inbox, Shared, View, Word},
 };
 use crate::{
-    AccessToken, Delivery, IssueError, IssueReason, IssueRequest, IssuedToken, Lifetime, StopReason, TokenSource,
-    machine::{Adopted, EXPIRED_ON_ARRIVAL, Event, Machine, Run, Step},
+    AccessToken, Delivery, Generation, IssueError, IssueReason, IssueRequest, IssuedToken, Lifetime, StopReason,
+    TokenSource,
+    classify::Classifier,
+    machine::{Adopted, EXPIRED_ON_ARRIVAL, Event, Machine, Objection, Outlook, Run, Step},
     schedule::Now,
     token::Term,
 };
@@ -25,12 +27,15 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     machine: Machine,
     source: Arc<dyn TokenSource>,
+    classifier: Classifier,
     watch: Watch,
     attempt: Option<Attempt>,
     /// The last token adopted, servable or not.
     token: Option<AccessToken>,
     /// Claims that the next token must have been asked for with.
     claims: Option<String>,
+    /// Claims that the attempt in flight was told of.
+    asked: Option<String>,
     cause: Option<Arc<IssueError>>,
     outcomes: u64,
     epoch: u64,
@@ -43,21 +48,27 @@ pub(crate) struct Driver {
 struct Attempt {
     run: Run,
     sent: Now,
-    with_claims: bool,
     task: JoinHandle<Result<IssuedToken, IssueError>>,
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, source: Arc<dyn TokenSource>, jitter_seed: u64) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        source: Arc<dyn TokenSource>,
+        classifier: Classifier,
+        jitter_seed: u64,
+    ) -> Self {
         let policy = Arc::clone(&shared.policy);
         Self {
             machine: Machine::new(policy, jitter_seed, source.can_refresh(), shared.clock.now()),
             watch: Watch::starting(&shared.clock),
             shared,
             source,
+            classifier,
             attempt: None,
             token: None,
             claims: None,
+            asked: None,
             cause: None,
             outcomes: 0,
             epoch: 0,
@@ -123,10 +134,7 @@ impl Driver {
         for word in words {
             match word {
                 Word::Accepted(generation) => self.step(Event::Accepted(generation)),
-                Word::Rejected { generation, objection, claims } => {
-                    self.claims = claims.or(self.claims.take());
-                    self.step(Event::Rejected { generation, objection });
-                }
+                Word::Rejected { generation, objection, claims } => self.rejected(generation, objection, claims),
             }
         }
         if nudged {
@@ -139,14 +147,31 @@ impl Driver {
             let can_refresh = source.can_refresh();
             // An attempt of the old source goes on to its end, unheard: it may be saving a rotated refresh token.
             (self.source, self.epoch, self.attempt) = (source, epoch, None);
-            (self.token, self.claims, self.cause) = (None, None, None);
+            (self.token, self.claims, self.asked, self.cause) = (None, None, None, None);
             self.step(Event::Reauthenticated { can_refresh });
         }
         self.shared.read();
     }
 
+    /// Wanted claims take one more attempt, unless the one in flight was told of these very claims.
+    fn rejected(&mut self, generation: Generation, mut objection: Objection, claims: Option<String>) {
+        if claims.is_some() && claims == self.asked {
+            if objection == Objection::Claims {
+                objection = Objection::Suspect;
+            }
+        } else if claims.is_some() {
+            self.claims = claims;
+            let in_flight = matches!(self.machine.outlook(), Outlook::InFlight | Outlook::FailFast(None));
+            if in_flight && objection == Objection::Definite {
+                // First the claims: nothing that is said of a token counts once it has been withdrawn.
+                self.step(Event::Rejected { generation, objection: Objection::Claims });
+            }
+        }
+        self.step(Event::Rejected { generation, objection });
+    }
+
     fn landed(&mut self, attempt: Attempt, result: Result<Result<IssuedToken, IssueError>, JoinError>) {
-        let Attempt { run, sent, with_claims, task: _ } = attempt;
+        let Attempt { run, sent, task: _ } = attempt;
         if self.machine.open_run() != Some(run) {
             return;
         }
@@ -154,8 +179,9 @@ impl Driver {
             let rule = if error.is_panic() { "source-panicked" } else { "attempt-cancelled" };
             Err(IssueError::of_rule(Delivery::Unknown, rule))
         });
+        let asked = self.asked.take();
         match result.and_then(|issued| self.usable(issued)) {
-            Ok((issued, authorization)) => self.issued(run, sent, with_claims, issued, authorization),
+            Ok((issued, authorization)) => self.issued(run, sent, asked, issued, authorization),
             Err(error) => self.failed(run, error),
         }
     }
@@ -172,7 +198,7 @@ impl Driver {
         Ok((issued, authorization))
     }
 
-    fn issued(&mut self, run: Run, sent: Now, with_claims: bool, issued: IssuedToken, authorization: HeaderValue) {
+    fn issued(&mut self, run: Run, sent: Now, asked: Option<String>, issued: IssuedToken, authorization: HeaderValue) {
         if issued.lifetime() == Lifetime::Malformed {
             tracing::warn!(
                 target: "steadfast::refresh",
@@ -201,9 +227,8 @@ impl Driver {
         self.token = Some(AccessToken::new(issued, authorization, term));
         self.cause = None;
         self.outcomes += 1;
-        if with_claims {
-            self.claims = None;
-        }
+        // Others may have been wanted in the meantime.
+        self.claims.take_if(|claims| asked.as_ref() == Some(claims));
         self.carry_out(step);
     }
 
@@ -264,17 +289,23 @@ impl Driver {
         if let Some(claims) = &self.claims {
             request = request.with_claims(claims.clone());
         }
-        let (shared, source) = (Arc::clone(&self.shared), Arc::clone(&self.source));
+        self.asked.clone_from(&self.claims);
+        let (shared, source, classifier) =
+            (Arc::clone(&self.shared), Arc::clone(&self.source), self.classifier.clone());
         self.attempt = Some(Attempt {
             run,
             sent: self.shared.clock.now(),
-            with_claims: self.claims.is_some(),
             task: tokio::spawn(async move {
                 if !shared.may_start(run) {
                     return Err(IssueError::cancelled());
                 }
                 match timeout(shared.policy.attempt_timeout, source.issue(&request)).await {
-                    Ok(result) => result.map_err(IssueError::from_source),
+                    Ok(result) => result.map_err(|error| {
+                        IssueError::from_source(error, |foreign| {
+                            let classified = classifier.classify(foreign);
+                            (classified.rule(), classified.retry_after())
+                        })
+                    }),
                     Err(_) => Err(IssueError::of_rule(Delivery::Unknown, "attempt-timeout")),
                 }
             }),

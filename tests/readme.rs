@@ -1,0 +1,82 @@
+//! What the README repeats is still true.
+
+use std::time::Duration;
+
+use steadfast::{ForcedRefreshes, RefreshPolicy};
+
+const README: &str = include_str!("../README.md");
+const MANIFEST: &str = include_str!("../Cargo.toml");
+
+#[test]
+fn the_readme_names_the_rust_version_of_the_manifest() {
+    let version = MANIFEST.split_once("rust-version = \"").and_then(|(_, rest)| rest.split_once('"')).unwrap().0;
+    assert!(README.contains(&format!("Rust ({version} or newer)")));
+}
+
+#[test]
+fn the_readme_lists_every_default_of_the_policy() {
+    let RefreshPolicy {
+        initial_retry_interval,
+        max_retry_interval,
+        max_tries,
+        max_elapsed,
+        auth_retrying_tick,
+        auth_retrying_ceiling,
+        attempt_timeout,
+        caller_wait,
+        blip_wait,
+        demand_probe_interval,
+        refresh_ahead: _,
+        expiry_margin,
+        assumed_lifetime,
+        retry_after_cap,
+        forced_refreshes: ForcedRefreshes { burst, refill },
+        settle,
+        clock_check,
+    } = RefreshPolicy::DEFAULT;
+    for (field, default) in [
+        ("initial_retry_interval", shown(initial_retry_interval)),
+        ("max_retry_interval", shown(max_retry_interval)),
+        ("max_tries", max_tries.to_string()),
+        ("max_elapsed", shown(max_elapsed)),
+        ("auth_retrying_tick", shown(auth_retrying_tick)),
+        ("auth_retrying_ceiling", shown(auth_retrying_ceiling)),
+        ("attempt_timeout", shown(attempt_timeout)),
+        ("caller_wait", shown(caller_wait)),
+        ("blip_wait", shown(blip_wait)),
+        ("demand_probe_interval", demand_probe_interval.map_or("none".to_owned(), shown)),
+        ("expiry_margin", shown(expiry_margin)),
+        ("assumed_lifetime", assumed_lifetime.map_or("none".to_owned(), shown)),
+        ("retry_after_cap", shown(retry_after_cap)),
+        ("forced_refreshes", format!("a burst of {burst}, one back every {}", shown(refill))),
+        ("settle", shown(settle)),
+        ("clock_check", shown(clock_check)),
+    ] {
+        let row = format!("| `{field}` | {default} |");
+        assert!(README.contains(&row), "the README has no row {row:?}");
+    }
+}
+
+#[test]
+fn the_readme_names_every_environment_variable() {
+    for line in include_str!("../src/policy.rs").lines() {
+        if let Some(name) = line.trim().strip_prefix("(\"TOKEN_").and_then(|rest| rest.split('"').next()) {
+            assert!(README.contains(&format!("`TOKEN_{name}`")), "the README does not name TOKEN_{name}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_begins_with_the_two_commands_that_prove_it() {
+    let top: String = README.lines().take(20).collect::<Vec<_>>().join("\n");
+    assert!(top.contains("cargo run --example outage") && top.contains("cargo test"));
+}
+
+/// As people write it: `90s` is `1m 30s` without the blank, a day is `24h`.
+fn shown(span: Duration) -> String {
+    match span.as_secs() {
+        secs if secs > 0 && secs % 3600 == 0 => format!("{}h", secs / 3600),
+        secs if secs > 0 && secs % 60 == 0 => format!("{}m", secs / 60),
+        secs => format!("{secs}s"),
+    }
+}
