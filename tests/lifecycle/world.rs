@@ -148,9 +148,11 @@ impl TokenSource for Upstream {
     }
 }
 
+type React = dyn Fn(u64, &StatusEvent) -> Reaction + Send + Sync;
+
 /// A sink that keeps what it is told, and when.
 pub(crate) struct Recorder {
-    react: Box<dyn Fn(u64, &StatusEvent) -> Reaction + Send + Sync>,
+    react: Box<React>,
     clock: TestClock,
     began: SystemTime,
     busy: AtomicBool,
@@ -249,7 +251,9 @@ impl Drop for Turn<'_> {
     }
 }
 
-pub(crate) struct Ear(pub(crate) Arc<Recorder>);
+pub(crate) type React = dyn Fn(u64, &StatusEvent) -> Reaction + Send + Sync;
+
+struct Ear(pub(crate) Arc<Recorder>);
 
 #[async_trait]
 impl StatusSink for Ear {
