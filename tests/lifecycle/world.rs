@@ -148,8 +148,6 @@ impl TokenSource for Upstream {
     }
 }
 
-type React = dyn Fn(u64, &StatusEvent) -> Reaction + Send + Sync;
-
 /// A sink that keeps what it is told, and when.
 pub(crate) struct Recorder {
     react: Box<React>,
