@@ -159,6 +159,9 @@ pub(crate) struct Recorder {
     taken: Mutex<Vec<StatusEvent>>,
 }
 
+/// What the sink does with its n-th call (from 1).
+type React = dyn Fn(u64, &StatusEvent) -> Reaction + Send + Sync;
+
 #[derive(Clone, Debug)]
 pub(crate) enum Reaction {
     Take,
