@@ -74,6 +74,7 @@ pub(crate) struct Inbox {
 }
 
 /// What a resource server said about a token.
+#[derive(PartialEq)]
 pub(crate) enum Word {
     Accepted(Generation),
     Rejected { generation: Generation, objection: Objection, claims: Option<String> },
@@ -81,6 +82,10 @@ pub(crate) enum Word {
 
 impl Inbox {
     pub(crate) fn hear(&mut self, word: Word) {
+        // Many requests are refused with one word; repeating it must not push out another.
+        if self.words.last() == Some(&word) {
+            return;
+        }
         if self.words.len() == MOST_WORDS {
             self.words.remove(0);
         }
