@@ -428,6 +428,7 @@ mod tests {
             now = Now { mono: now.mono + wait, wall: now.wall + wait };
             Some(wait)
         })
+        .take(200)
         .collect()
     }
 

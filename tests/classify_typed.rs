@@ -1,5 +1,6 @@
 //! What the types say. The errors are the real libraries' own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
+#![cfg_attr(not(feature = "reqwest"), allow(dead_code, unused_imports, reason = "the scenery of libraries left out"))]
 
 use std::{error::Error, fmt, io, net::SocketAddr, time::Duration};
 

@@ -156,16 +156,18 @@ impl World {
         let attempt = |world: &mut Self| {
             world.run_to_next_attempt();
         };
-        let failure = |world: &mut Self| {
-            world.run_to_next_attempt();
-            world.fail(unreachable_host());
+        // The next try is some four seconds away: not the floor's doing.
+        let failures = |world: &mut Self| {
+            for _ in 0..3 {
+                world.fail_next(unreachable_host());
+            }
         };
         vec![
             ("pending, first attempt in flight", Self::started()),
-            ("pending, short retry", after(Self::started(), |world| drop(world.fail(unreachable_host())))),
+            ("pending, short retry", after(Self::started(), failures)),
             ("running", Self::running()),
             ("running, refresh in flight", after(Self::running(), attempt)),
-            ("running, short retry", after(Self::running(), failure)),
+            ("running, short retry", after(Self::running(), failures)),
             ("auth retrying", Self::auth_retrying()),
             ("auth retrying, attempt in flight", after(Self::auth_retrying(), attempt)),
             ("auth retrying while serving", {

@@ -85,6 +85,8 @@ impl Driver {
             let planned = self.next_look();
             let due = sleeping(&self.shared, planned);
             self.resting = true;
+            // Whoever asks without end keeps us busy, but not the runtime.
+            consume_budget().await;
             let landed = tokio::select! {
                 biased;
                 // First, so that handles which ask without end cannot hold up a token.
@@ -103,8 +105,6 @@ impl Driver {
                 Some((attempt, result)) => self.landed(attempt, result),
                 None => self.step(Event::DeadlineReached),
             }
-            // Whoever asks without end keeps us busy, but not the runtime.
-            consume_budget().await;
         }
         self.wind_up().await;
     }

@@ -74,6 +74,7 @@ pub(crate) struct Inbox {
 }
 
 /// What a resource server said about a token.
+#[derive(PartialEq)]
 pub(crate) enum Word {
     Accepted(Generation),
     Rejected { generation: Generation, objection: Objection, claims: Option<String> },
@@ -81,6 +82,10 @@ pub(crate) enum Word {
 
 impl Inbox {
     pub(crate) fn hear(&mut self, word: Word) {
+        // Many requests are refused with one word; repeating it must not push out another.
+        if self.words.last() == Some(&word) {
+            return;
+        }
         if self.words.len() == MOST_WORDS {
             self.words.remove(0);
         }
@@ -272,9 +277,11 @@ impl Shared {
 impl Shared {
     pub(crate) fn begin(&self) {
         if let Ok(runtime) = Handle::try_current() {
-            // The end may have come before us, and from where there is no runtime.
-            self.deliver_on(&runtime);
-            let _ = self.runtime.set(runtime);
+            // The end may have come from where there is no runtime. Under the lock: either it came before us and its news is
+            // there to deliver, or it finds the runtime.
+            let _inbox = self.inbox();
+            let runtime = self.runtime.get_or_init(|| runtime);
+            self.deliver_on(runtime);
         }
         self.stage.store(AT_WORK, Ordering::Release);
     }

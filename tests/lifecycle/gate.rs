@@ -1,7 +1,10 @@
 //! However a run ends, its gate closes: nothing starts any more, and everybody who waits is answered.
 
 use std::{
-    sync::{Arc, LazyLock, Mutex},
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Context, Wake, Waker},
     time::Duration,
 };
@@ -9,9 +12,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::join};
 use steadfast::{
-    AccessToken, AuthError, AuthStatus, BoxError, Generation, IssueRequest, IssuedToken, MonitoredTokenSource,
-    RefreshPolicy, Rejection, RetryCause, StatusEvent, StatusSink, StopReason, Stopped, TokenSource,
-    UnauthenticatedReason, WeakTokenSource,
+    AccessToken, AuthError, AuthStatus, BoxError, Generation, IssueError, IssueRequest, IssuedToken,
+    MonitoredTokenSource, OAuthCode, RefreshPolicy, Rejection, RetryCause, StatusEvent, StatusSink, StopReason,
+    Stopped, TokenSource, UnauthenticatedReason, WeakTokenSource,
 };
 use tokio::{
     runtime::Runtime,
@@ -404,16 +407,25 @@ async fn new_credentials_that_come_while_the_driver_takes_others_are_announced_t
     world.tokens.token().await.unwrap();
     settled().await;
     let last = Upstream::answering(|_| Answer::Never);
-    let meddler = Meddler {
-        asked: Mutex::new(0),
-        at_the_second: Mutex::new(Some(Arc::clone(&last))),
-        tokens: world.tokens.downgrade(),
-    };
+    let meddler = Meddler::after(2, &last, world.tokens.downgrade());
     world.tokens.reauthenticate(meddler).unwrap();
     settled().await;
     assert_eq!(last.calls(), 1);
     assert_eq!(world.tokens.status(), AuthStatus::Pending);
     assert_eq!(world.sink.told(), [("pending", "running", true), ("running", "pending", false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_credentials_that_come_while_the_driver_announces_a_verdict_take_its_place() {
+    let world = World::of(|_| hour());
+    world.tokens.token().await.unwrap();
+    settled().await;
+    let last = Upstream::answering(|_| Answer::Never);
+    world.tokens.reauthenticate(Meddler::after(u32::MAX, &last, world.tokens.downgrade())).unwrap();
+    settled().await;
+    assert_eq!((last.calls(), world.tokens.status()), (1, AuthStatus::Pending));
+    let told = world.sink.told();
+    assert_eq!(told, [("pending", "running", true), ("running", "pending", false)], "pending once, and no verdict");
 }
 
 #[tokio::test(start_paused = true)]
@@ -643,27 +655,31 @@ async fn a_subscriber_who_is_woken_finds_the_handle_no_older_than_the_news() {
     assert_eq!(*look.1.lock().unwrap(), [AuthStatus::Running]);
 }
 
-/// A source that hands in other credentials when it is asked for the second time: by the driver, which is at work.
+/// A source that hands in other credentials when it is asked whether it can refresh: by the driver, which is at work.
 struct Meddler {
-    asked: Mutex<u32>,
-    at_the_second: Mutex<Option<Arc<Upstream>>>,
+    /// How many questions go by before.
+    patience: AtomicU32,
+    other: Mutex<Option<Arc<Upstream>>>,
     tokens: WeakTokenSource,
+}
+
+impl Meddler {
+    fn after(questions: u32, other: &Arc<Upstream>, tokens: WeakTokenSource) -> Self {
+        Self { patience: AtomicU32::new(questions), other: Mutex::new(Some(Arc::clone(other))), tokens }
+    }
 }
 
 #[async_trait]
 impl TokenSource for Meddler {
+    /// The verdict that the driver is about to announce at the next question.
     async fn issue(&self, _: &IssueRequest) -> Result<IssuedToken, BoxError> {
-        unreachable!("its run is over before it began")
+        self.patience.store(1, Ordering::SeqCst);
+        Err(IssueError::rejected(OAuthCode::new("invalid_grant").unwrap(), "said no").into())
     }
 
     fn can_refresh(&self) -> bool {
-        let asked = {
-            let mut asked = self.asked.lock().unwrap();
-            *asked += 1;
-            *asked
-        };
-        if asked == 2 {
-            let other = self.at_the_second.lock().unwrap().take().unwrap();
+        if self.patience.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let other = self.other.lock().unwrap().take().unwrap();
             self.tokens.upgrade().unwrap().reauthenticate(other).unwrap();
         }
         true

@@ -150,7 +150,7 @@ impl TokenSource for Upstream {
 
 /// A sink that keeps what it is told, and when.
 pub(crate) struct Recorder {
-    react: Box<dyn Fn(u64, &StatusEvent) -> Reaction + Send + Sync>,
+    react: Box<React>,
     clock: TestClock,
     began: SystemTime,
     busy: AtomicBool,
@@ -158,6 +158,9 @@ pub(crate) struct Recorder {
     offered: Mutex<Vec<(Duration, StatusEvent)>>,
     taken: Mutex<Vec<StatusEvent>>,
 }
+
+/// What the sink does with its n-th call (from 1).
+type React = dyn Fn(u64, &StatusEvent) -> Reaction + Send + Sync;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Reaction {
@@ -249,7 +252,9 @@ impl Drop for Turn<'_> {
     }
 }
 
-pub(crate) struct Ear(pub(crate) Arc<Recorder>);
+pub(crate) type React = dyn Fn(u64, &StatusEvent) -> Reaction + Send + Sync;
+
+struct Ear(pub(crate) Arc<Recorder>);
 
 #[async_trait]
 impl StatusSink for Ear {
