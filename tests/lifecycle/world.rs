@@ -252,8 +252,6 @@ impl Drop for Turn<'_> {
     }
 }
 
-pub(crate) type React = dyn Fn(u64, &StatusEvent) -> Reaction + Send + Sync;
-
 struct Ear(pub(crate) Arc<Recorder>);
 
 #[async_trait]
