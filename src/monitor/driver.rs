@@ -10,7 +10,8 @@ use tokio::{
 
 use super::{
     clock::{Watch, wall_time},
-    shared::{Inbox, Shared, View, Word},
+    shared::{Inbox, Shared, Word},
+    view::View,
 };
 use crate::{
     AccessToken, Delivery, Generation, IssueError, IssueReason, IssueRequest, IssuedToken, Lifetime, StopReason,
@@ -57,9 +58,9 @@ impl Driver {
         source: Arc<dyn TokenSource>,
         classifier: Classifier,
         jitter_seed: u64,
-    ) -> Self {
+    ) -> Box<Self> {
         let policy = Arc::clone(&shared.policy);
-        Self {
+        Box::new(Self {
             machine: Machine::new(policy, jitter_seed, source.can_refresh(), shared.clock.now()),
             watch: Watch::starting(&shared.clock),
             shared,
@@ -74,10 +75,11 @@ impl Driver {
             epoch: 0,
             owed: false,
             resting: true,
-        }
+        })
     }
 
-    pub(crate) async fn drive(mut self) {
+    /// Boxed: a future keeps its arguments twice, as they came and as they are used.
+    pub(crate) async fn drive(mut self: Box<Self>) {
         self.resting = false;
         self.shared.begin();
         self.step(Event::Start);
