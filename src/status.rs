@@ -102,6 +102,8 @@ pub enum UnauthenticatedReason {
     CeilingExceeded(Duration),
     /// The resource server refuses a token that cannot be refreshed.
     RejectedByResource,
+    /// Another account's login has taken this one's place in the store that it was kept in.
+    Replaced,
 }
 
 impl fmt::Display for UnauthenticatedReason {
@@ -114,6 +116,7 @@ impl fmt::Display for UnauthenticatedReason {
                 write!(f, "no token for longer than the ceiling of {}", humantime::format_duration(*ceiling))
             }
             Self::RejectedByResource => f.write_str("the resource server refuses the token"),
+            Self::Replaced => f.write_str("another account's login has taken this one's place in the store"),
         }
     }
 }
