@@ -167,6 +167,9 @@ pub struct StatusEvent {
     pub reason: String,
     /// When the next attempt is due, if one is scheduled.
     pub next_attempt: Option<SystemTime>,
+    /// Whether a restart now would lose the login: a rotated refresh token is held in memory, because the place where it is
+    /// kept could not be written.
+    pub unsaved: bool,
     /// Whether restarting the process would help. Only after a panic of our own: a restart cannot mint a token.
     pub restart_helps: bool,
     /// What a human can do about it. Given once in a run, and only for a permanent verdict.
@@ -248,6 +251,7 @@ impl StatusSink for TracingSink {
                     from = event.from.name(),
                     to = event.to.name(),
                     serving = event.serving,
+                    unsaved = event.unsaved,
                     restart_helps = event.restart_helps,
                     remediation = event.remediation,
                     "{}",

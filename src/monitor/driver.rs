@@ -32,6 +32,7 @@ pub(crate) struct Driver {
     /// Claims that the next token must have been asked for with.
     claims: Option<String>,
     cause: Option<Arc<IssueError>>,
+    unsaved: bool,
     outcomes: u64,
     epoch: u64,
 }
@@ -55,6 +56,7 @@ impl Driver {
             token: None,
             claims: None,
             cause: None,
+            unsaved: false,
             outcomes: 0,
             epoch: 0,
         }
@@ -126,7 +128,7 @@ impl Driver {
             let can_refresh = source.can_refresh();
             // An attempt of the old source goes on to its end, unheard: it may be saving a rotated refresh token.
             (self.source, self.epoch, self.attempt) = (source, epoch, None);
-            (self.token, self.claims, self.cause) = (None, None, None);
+            (self.token, self.claims, self.cause, self.unsaved) = (None, None, None, false);
             self.step(Event::Reauthenticated { can_refresh });
         }
         self.shared.read();
@@ -185,6 +187,7 @@ impl Driver {
             generation = generation.get(),
             "a token was issued"
         );
+        self.unsaved = issued.is_unsaved();
         self.token = Some(AccessToken::new(issued, authorization, term));
         self.cause = None;
         self.outcomes += 1;
@@ -231,6 +234,7 @@ impl Driver {
             can_refresh: self.source.can_refresh(),
             outcomes: self.outcomes,
             cause: self.cause.clone(),
+            unsaved: self.unsaved,
         };
         let current = self.shared.publish(view, self.machine.open_run(), self.epoch, publish.is_some());
         if let (true, Some(reason), Some(run)) = (current, start, self.machine.open_run()) {
@@ -245,7 +249,10 @@ impl Driver {
             reason = %reason,
             "an attempt starts"
         );
-        let mut request = IssueRequest::new(reason);
+        let gate = Arc::clone(&self.shared);
+        let mut request = IssueRequest::new(reason)
+            .under(Arc::clone(&self.shared.policy))
+            .cancelled_when(move || !gate.may_start(run));
         if let Some(claims) = &self.claims {
             request = request.with_claims(claims.clone());
         }
@@ -258,7 +265,8 @@ impl Driver {
                 if !shared.may_start(run) {
                     return Err(IssueError::cancelled());
                 }
-                match timeout(shared.policy.attempt_timeout, source.issue(&request)).await {
+                let limit = shared.policy.attempt_timeout.saturating_add(source.extra_time());
+                match timeout(limit, source.issue(&request)).await {
                     Ok(result) => result.map_err(IssueError::from_source),
                     Err(_) => Err(IssueError::of_rule(Delivery::Unknown, "attempt-timeout")),
                 }

@@ -56,6 +56,8 @@ pub(crate) struct View {
     /// How many attempts have ended; a waiting caller waits for the next one.
     pub(crate) outcomes: u64,
     pub(crate) cause: Option<Arc<IssueError>>,
+    /// The latest token's refresh token is in memory only.
+    pub(crate) unsaved: bool,
 }
 
 /// What handles ask of the driver. Bounded, for a driver that nobody polls must not make it grow.
@@ -110,6 +112,7 @@ impl Shared {
             can_refresh,
             outcomes: 0,
             cause: None,
+            unsaved: false,
         };
         Self {
             name,
@@ -245,6 +248,7 @@ impl Shared {
             at: wall_time(self.clock.wall()).unwrap_or(std::time::SystemTime::UNIX_EPOCH),
             reason,
             next_attempt: next_attempt.and_then(wall_time),
+            unsaved: false,
             restart_helps: to == AuthStatus::Stopped(StopReason::DriverPanicked),
             remediation: None,
             to,
@@ -295,10 +299,11 @@ impl Shared {
         self.gate.store(run.map_or(CLOSED, Run::number), Ordering::Release);
         let mut turned = false;
         let old = self.view.load();
-        if news {
+        if news || old.unsaved != view.unsaved {
             let now = self.clock.now();
             let next_attempt = view.next_attempt.map(|at| now.wall.saturating_add(at.remaining(now)));
             let mut news = self.news(view.status.clone(), view.token.is_some(), view.reason(&old), next_attempt);
+            news.unsaved = view.unsaved;
             if old.status != view.status {
                 news.remediation = view.remediation();
             }
@@ -340,7 +345,8 @@ impl View {
     }
 
     fn is_same(&self, other: &Self) -> bool {
-        let Self { token, status, outlook, next_attempt, latest, forced, can_refresh, outcomes, cause: _ } = other;
+        let Self { token, status, outlook, next_attempt, latest, forced, can_refresh, outcomes, unsaved, cause: _ } =
+            other;
         !self.turns(other)
             && self.token.is_some() == token.is_some()
             && self.status == *status
@@ -350,6 +356,7 @@ impl View {
             && self.forced == *forced
             && self.can_refresh == *can_refresh
             && self.outcomes == *outcomes
+            && self.unsaved == *unsaved
     }
 
     /// Whether somebody who waits would find something new.
@@ -361,6 +368,10 @@ impl View {
     /// The news in words. Only our own: what a foreign error says may hold anything.
     fn reason(&self, old: &Self) -> String {
         match (&self.status, &self.cause) {
+            (AuthStatus::Running, _) if self.unsaved => {
+                "a token is being served; its refresh token could not be saved, a restart now would lose the login"
+                    .to_owned()
+            }
             (AuthStatus::Running, _) if self.token.is_some() => "a token is being served".to_owned(),
             (status, _) if *status == old.status && self.token.is_none() => {
                 format!("{status}; the held token has ended")
@@ -374,8 +385,19 @@ impl View {
 
     /// What a human can do about a permanent verdict.
     fn remediation(&self) -> Option<String> {
-        let AuthStatus::Unauthenticated(UnauthenticatedReason::Rejected(code)) = &self.status else { return None };
-        let advice = match code.as_str() {
+        let code = match &self.status {
+            AuthStatus::Unauthenticated(UnauthenticatedReason::Rejected(code)) => Some(code.as_str()),
+            AuthStatus::Unauthenticated(UnauthenticatedReason::Replaced) => None,
+            AuthStatus::Pending
+            | AuthStatus::Running
+            | AuthStatus::AuthRetrying(_)
+            | AuthStatus::Unauthenticated(_)
+            | AuthStatus::Stopped(_) => return None,
+        };
+        if let Some(advice) = self.cause.as_deref().and_then(IssueError::advice) {
+            return Some(advice.to_owned());
+        }
+        let advice = match code.unwrap_or_default() {
             "invalid_client"
             | "unauthorized_client"
             | "invalid_client_id"
