@@ -131,6 +131,12 @@ pub use monitor::{BuildError, Builder, Driver, MonitoredTokenSource, Rejection, 
 #[cfg(feature = "oauth2")]
 pub mod oauth;
 
+#[cfg(feature = "oauth2")]
+pub mod store;
+
+#[cfg(feature = "oauth2")]
+pub mod rotation;
+
 #[cfg(feature = "testing")]
 pub mod testing;
 

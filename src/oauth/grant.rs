@@ -73,6 +73,14 @@ impl RefreshTokenGrant {
         self.exchange.refresh(refresh_token, request).await
     }
 
+    pub(crate) const fn endpoint(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    pub(crate) fn refresh_token(&self) -> SecretString {
+        self.current().clone()
+    }
+
     fn adopt(&self, refresh_token: SecretString) {
         let mut current = self.current();
         if current.expose_secret() == refresh_token.expose_secret() {
@@ -196,12 +204,20 @@ impl ClientCredentialsGrant {
     pub fn builder(token_url: impl Into<String>, client_id: impl Into<String>) -> GrantBuilder<ClientCredentials> {
         GrantBuilder::new(ClientCredentials(()), token_url, client_id)
     }
+
+    pub(crate) async fn exchange(&self, request: &IssueRequest) -> Exchanged {
+        self.exchange.client_credentials(request).await
+    }
+
+    pub(crate) const fn endpoint(&self) -> &Exchange {
+        &self.exchange
+    }
 }
 
 #[async_trait]
 impl TokenSource for ClientCredentialsGrant {
     async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError> {
-        Ok(self.exchange.client_credentials(request).await.issued?)
+        Ok(self.exchange(request).await.issued?)
     }
 }
 
