@@ -102,11 +102,8 @@ async fn what_cannot_be_read_is_an_error_and_kept() {
     for (text, is_newer) in [(truncated, false), ("", false), ("{\"version\":1}", false), (newer.as_str(), true)] {
         place.put(text.as_bytes());
         for error in [place.store().load().await.unwrap_err(), place.commit_next().await.unwrap_err()] {
-            let expected = if is_newer {
-                matches!(error, StoreError::Newer)
-            } else {
-                matches!(error, StoreError::Corrupt(_))
-            };
+            let expected =
+                if is_newer { matches!(error, StoreError::Newer) } else { matches!(error, StoreError::Corrupt(_)) };
             assert!(expected, "{text}: {error:?}");
             assert!(!format!("{error} {error:?}").contains("rt-secret"));
         }
@@ -168,9 +165,12 @@ async fn a_full_disk_and_a_read_only_directory_are_found_before_anything_is_spen
 
     // Full to the last byte.
     let filler = disk.0.path().join("filler");
-    while fs::OpenOptions::new().append(true).create(true).open(&filler).is_ok_and(|mut file| {
-        std::io::Write::write_all(&mut file, &[0; 4096]).is_ok()
-    }) {}
+    while fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&filler)
+        .is_ok_and(|mut file| std::io::Write::write_all(&mut file, &[0; 4096]).is_ok())
+    {}
     assert!(matches!(place.store().lease(TTL).await, Err(StoreError::Unavailable(_))));
     assert_eq!(place.text(), before);
     assert_eq!(names(disk.0.path()), ["filler", "login.json", "login.json.lock"], "no half a file is left");
@@ -178,9 +178,12 @@ async fn a_full_disk_and_a_read_only_directory_are_found_before_anything_is_spen
     // Full only after the lease was taken: what it has put aside is enough for the commit.
     fs::remove_file(&filler).unwrap();
     let lease = place.store().lease(TTL).await.unwrap();
-    while fs::OpenOptions::new().append(true).create(true).open(&filler).is_ok_and(|mut file| {
-        std::io::Write::write_all(&mut file, &[0; 4096]).is_ok()
-    }) {}
+    while fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&filler)
+        .is_ok_and(|mut file| std::io::Write::write_all(&mut file, &[0; 4096]).is_ok())
+    {}
     let record = place.next().await;
     place.store().commit(&lease, &record).await.unwrap();
     drop(lease);

@@ -13,9 +13,10 @@ use redis::{
 };
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::sleep};
 
 use super::{GrantStore, Lease, Record, StoreError};
+use crate::schedule::Doubling;
 
 /// Keeps a login on a Redis server (6 or later, or Valkey), for all machines that reach it.
 ///
@@ -146,8 +147,9 @@ impl GrantStore for RedisStore {
 
     async fn release(&self, lease: Lease) -> Result<(), StoreError> {
         let held = self.held(&lease)?;
+        self.delete_lease(&held.owner).await?;
         held.ended.store(true, Ordering::Relaxed);
-        self.delete_lease(&held.owner).await
+        Ok(())
     }
 }
 
@@ -173,7 +175,15 @@ impl Drop for Held {
         // Outside a runtime, as at the process's end, the lease ends with its time.
         if let Ok(runtime) = Handle::try_current() {
             let (store, owner) = (self.store.clone(), std::mem::take(&mut self.owner));
-            runtime.spawn(async move { store.delete_lease(&owner).await });
+            runtime.spawn(async move {
+                // What brought us here may be a connection that has just broken.
+                for wait in Doubling::new(FIRST_WAIT, PATIENCE).take(TRIES) {
+                    if store.delete_lease(&owner).await.is_ok() {
+                        return;
+                    }
+                    sleep(wait).await;
+                }
+            });
         }
     }
 }
@@ -194,6 +204,8 @@ fn millis(ttl: Duration) -> String {
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const TRIES: usize = 8;
 
 const RECORD: &str = "record";
 

@@ -8,15 +8,15 @@ use std::{
 
 use tempfile::TempDir;
 
-pub struct RedisServer {
-    pub port: u16,
+pub(crate) struct RedisServer {
+    pub(crate) port: u16,
     directory: TempDir,
     child: Option<Child>,
 }
 
 impl RedisServer {
     /// `None`, said loudly, on a machine without `redis-server`; a panic where the check must not go without.
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let there = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
         if there.is_err() {
             assert!(std::env::var_os("STEADFAST_NEEDS_REDIS").is_none(), "there is no redis-server");
@@ -29,15 +29,26 @@ impl RedisServer {
         Some(server)
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
     /// Starts it, or starts it again with what it wrote down.
-    pub async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         let port = self.port.to_string();
         let child = Command::new("redis-server")
-            .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+            .args([
+                "--port",
+                &port,
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+            ])
             .arg("--dir")
             .arg(self.directory.path())
             .stdout(Stdio::null())
@@ -55,7 +66,7 @@ impl RedisServer {
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -63,7 +74,7 @@ impl RedisServer {
     }
 
     /// One command, in the server's own protocol.
-    pub fn tell(&self, words: &[&str]) -> std::io::Result<String> {
+    pub(crate) fn tell(&self, words: &[&str]) -> std::io::Result<String> {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
