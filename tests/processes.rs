@@ -2,6 +2,14 @@
 //!
 //! The test program starts itself as its workers, by name of a test that does nothing unless it is told to.
 #![cfg(unix)]
+#![allow(clippy::print_stdout, reason = "what is left out is said, and figures are for the note")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that fails fails the test"
+)]
 #![allow(clippy::disallowed_methods, reason = "processes live in real time")]
 
 use std::{

@@ -1,4 +1,11 @@
 //! The transaction, rule by rule, on a paused clock: a scripted token endpoint, and a store that fails as it is told.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that fails fails the test"
+)]
 
 use std::{
     collections::HashMap,

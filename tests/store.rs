@@ -1,4 +1,12 @@
 //! The stores: each keeps the promises, and nothing is destroyed that cannot be read.
+#![allow(clippy::print_stdout, reason = "what is left out is said, and figures are for the note")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that fails fails the test"
+)]
 
 use std::{
     collections::HashMap,
