@@ -2,7 +2,7 @@
 //!
 //! The test program starts itself as its workers, by name of a test that does nothing unless it is told to.
 #![cfg(unix)]
-#![allow(clippy::print_stdout, reason = "what is left out is said, and figures are for the note")]
+#![allow(clippy::print_stdout, reason = "workers report on their standard output")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,8 +35,13 @@ use tokio::{
     process::{Child, Command},
 };
 
-#[cfg(feature = "redis")]
 mod support;
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn the_redis_store_is_tested_with_its_feature_only() {
+    support::skipped("without the feature redis its store is not tested");
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_processes_refresh_one_login_two_hundred_times_each() {

@@ -1,4 +1,5 @@
 //! The transaction, rule by rule, on a paused clock: a scripted token endpoint, and a store that fails as it is told.
+#![allow(clippy::disallowed_methods, reason = "it reads the paused clock")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -632,10 +633,8 @@ impl World {
 
     fn refresh_token_stored(&self) -> String {
         let record = now(self.store.memory.load()).unwrap().unwrap();
-        match record.content() {
-            Content::Grant(grant) => grant.refresh_token().unwrap().expose_secret().to_owned(),
-            other => panic!("{other:?}"),
-        }
+        let Content::Grant(grant) = record.content() else { panic!("{record:?}") };
+        grant.refresh_token().unwrap().expose_secret().to_owned()
     }
 
     fn refresh_tokens_sent(&self) -> Vec<String> {
@@ -648,18 +647,19 @@ impl World {
 struct Faulty {
     memory: Reachable,
     calls: Mutex<Vec<&'static str>>,
-    faults: Mutex<HashMap<&'static str, fn() -> StoreError>>,
+    faults: Mutex<HashMap<&'static str, Fault>>,
     delays: Mutex<HashMap<&'static str, Duration>>,
     before: Mutex<HashMap<&'static str, Before>>,
 }
 
+type Fault = fn() -> StoreError;
 type Before = Box<dyn FnOnce(&Reachable) + Send>;
 
 /// A memory store that can be replaced as a whole, as if the server behind it had been.
 struct Reachable(Mutex<MemoryStore>);
 
 impl Faulty {
-    fn fail(&self, call: &'static str, error: fn() -> StoreError) {
+    fn fail(&self, call: &'static str, error: Fault) {
         self.faults.lock().unwrap().insert(call, error);
     }
 

@@ -1,5 +1,4 @@
 //! The stores: each keeps the promises, and nothing is destroyed that cannot be read.
-#![allow(clippy::print_stdout, reason = "what is left out is said, and figures are for the note")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,6 +22,8 @@ use steadfast::{
     testing::conformance,
 };
 use tempfile::TempDir;
+
+mod support;
 
 #[tokio::test(start_paused = true)]
 async fn the_memory_store_keeps_the_promises() {
@@ -219,7 +220,7 @@ impl SmallDisk {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(directory));
         }
-        println!("SKIPPED: mounting takes root, so the full disk is not tested");
+        support::skipped("mounting takes root, so the full disk is not tested");
         None
     }
 

@@ -1,5 +1,4 @@
 //! The store on Redis, against a real server.
-#![allow(clippy::print_stdout, reason = "what is left out is said, and figures are for the note")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -18,9 +18,9 @@ use crate::{BoxError, IssueRequest, IssuedToken, TokenSource};
 /// rotates it (RFC 9700 §4.14).
 ///
 /// A new refresh token replaces the old one before [`issue`](TokenSource::issue) returns; an answer without one keeps
-/// the old one. A rotated token lives in this grant only: a host that wants to survive a restart keeps it, see
-/// [`on_rotation`](GrantBuilder::on_rotation). Two grants (or two handles) on one refresh token spend it twice;
-/// clone the handle instead.
+/// the old one. A rotated token lives in this grant only: a login that is to survive a restart, or that several processes
+/// share, goes into a store, see [`SharedLogin`](crate::rotation::SharedLogin). Two grants (or two handles) on one refresh
+/// token spend it twice; clone the handle instead.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

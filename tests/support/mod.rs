@@ -1,12 +1,19 @@
 //! A Redis server of a test's own, on a free port of the loopback interface, without persistence unless told.
+#![allow(dead_code, reason = "each test program uses its part of it")]
 
 use std::{
+    io::{Read, Write},
     net::TcpListener,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use tempfile::TempDir;
+
+/// Past the capture of the test's output: whoever runs the tests should see it.
+pub(crate) fn skipped(what: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");
+}
 
 pub(crate) struct RedisServer {
     pub(crate) port: u16,
@@ -20,7 +27,7 @@ impl RedisServer {
         let there = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
         if there.is_err() {
             assert!(std::env::var_os("STEADFAST_NEEDS_REDIS").is_none(), "there is no redis-server");
-            println!("SKIPPED: there is no redis-server on this machine, so the Redis store is not tested");
+            skipped("there is no redis-server on this machine, so the Redis store is not tested");
             return None;
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -75,7 +82,6 @@ impl RedisServer {
 
     /// One command, in the server's own protocol.
     pub(crate) fn tell(&self, words: &[&str]) -> std::io::Result<String> {
-        use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         let words: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
