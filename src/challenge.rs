@@ -4,7 +4,7 @@ use std::{error::Error, fmt, str::FromStr, time::Duration};
 
 use http::{HeaderMap, Uri, header::WWW_AUTHENTICATE};
 
-use crate::{Lifetime, OAuthCode, failure::printable};
+use crate::{Lifetime, OAuthCode, Origin, failure::printable};
 
 mod parse;
 
@@ -196,7 +196,7 @@ impl Challenge {
     pub fn resource_metadata_for(&self, resource: &Uri) -> Option<Uri> {
         // The parsed address is returned, not the text: another parser might see another host in it.
         let metadata: Uri = self.resource_metadata()?.parse().ok()?;
-        (origin(&metadata)? == origin(resource)?).then_some(metadata)
+        (Origin::read(&metadata).ok()? == Origin::read(resource).ok()?).then_some(metadata)
     }
 
     /// The claims that a new token must have (Continuous Access Evaluation, OpenID Connect Core §5.5), as JSON text to pass
@@ -260,25 +260,6 @@ impl fmt::Display for ParseChallengeError {
 }
 
 impl Error for ParseChallengeError {}
-
-/// Scheme, host and port, comparable; nothing for an address that parsers could understand in different ways.
-fn origin(uri: &Uri) -> Option<(bool, String, u16)> {
-    let secure = match uri.scheme_str()? {
-        "https" => true,
-        "http" => false,
-        _ => return None,
-    };
-    let authority = uri.authority()?;
-    let port = match authority.port() {
-        Some(port) => port.as_u16(),
-        // An empty port, or one that is no number.
-        None if authority.as_str() != authority.host() => return None,
-        None if secure => 443,
-        None => 80,
-    };
-    let has_user = authority.as_str().contains('@');
-    (!has_user).then(|| (secure, authority.host().to_ascii_lowercase(), port))
-}
 
 const HARMLESS: [&str; 11] = [
     "acr_values",

@@ -7,6 +7,9 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use crate::BoxError;
 
+mod beneath;
+use beneath::beneath;
+
 /// Why an attempt to obtain a token failed, and what that means for the next one.
 ///
 /// A [`TokenSource`](crate::TokenSource) that knows better than "it failed, try again" returns one of these, as its error
@@ -23,7 +26,6 @@ use crate::BoxError;
 /// assert!(matches!(revoked.verdict(), Verdict::Rejected(code) if code == "invalid_grant"));
 /// assert_eq!(revoked.delivery(), Delivery::Answered);
 /// ```
-#[derive(Debug)]
 pub struct IssueError {
     verdict: Verdict,
     delivery: Delivery,
@@ -150,27 +152,50 @@ impl IssueError {
         self.advice
     }
 
-    /// Wraps what a source returned. An `IssueError` in its chain decides; anything else is transient.
-    pub(crate) fn from_source(error: BoxError) -> Self {
+    /// Wraps what a source returned. An `IssueError` in its chain decides. Anything else is transient, for only the
+    /// authorization server's own word is final; `recognise` names the rule that knows it and says how long to stay away.
+    pub(crate) fn from_source(
+        error: BoxError,
+        recognise: impl FnOnce(&(dyn Error + 'static)) -> (&'static str, Option<Duration>),
+    ) -> Self {
         let foreign = match error.downcast::<Self>() {
             Ok(own) => return *own,
             Err(foreign) => foreign,
         };
-        let mut wrapped = Self::of_rule(Delivery::Unknown, "unrecognised");
-        if let Some(own) = chain(&*foreign).find_map(|cause| cause.downcast_ref::<Self>()) {
-            let Self { verdict, delivery, rule, retry_after, client, advice, cause: _ } = own;
-            wrapped = Self {
-                verdict: verdict.clone(),
-                delivery: *delivery,
-                rule,
-                retry_after: *retry_after,
-                client: client.clone(),
-                advice: *advice,
-                cause: None,
-            };
-        }
+        let own = chain(&*foreign).find_map(|cause| cause.downcast_ref::<Self>()).map(Self::without_cause);
+        let mut wrapped = own.unwrap_or_else(|| {
+            let (rule, retry_after) = recognise(&*foreign);
+            Self::of_rule(Delivery::Unknown, rule).with_retry_after(retry_after)
+        });
         wrapped.cause = Some(foreign);
         wrapped
+    }
+
+    fn without_cause(&self) -> Self {
+        let Self { verdict, delivery, rule, retry_after, client, advice, cause: _ } = self;
+        Self {
+            verdict: verdict.clone(),
+            delivery: *delivery,
+            rule,
+            retry_after: *retry_after,
+            client: client.clone(),
+            advice: *advice,
+            cause: None,
+        }
+    }
+}
+
+impl fmt::Debug for IssueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the cause: what a foreign error says may hold anything. Whoever wants it takes it from `source()`.
+        let Self { verdict, delivery, rule, retry_after, client, advice: _, cause: _ } = self;
+        f.debug_struct("IssueError")
+            .field("verdict", verdict)
+            .field("delivery", delivery)
+            .field("rule", rule)
+            .field("retry_after", retry_after)
+            .field("client", client)
+            .finish_non_exhaustive()
     }
 }
 
@@ -275,8 +300,9 @@ impl PartialEq<&str> for OAuthCode {
 }
 
 /// The error and what is under it, to a bounded depth: a `source()` that answers itself must not hang us.
+/// Errors that skip what they wrap are looked into.
 pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source()).take(MAX_CHAIN)
+    std::iter::successors(Some(error), |&error| beneath(error)).take(MAX_CHAIN)
 }
 
 /// Text from the network, fit to be shown: control characters escaped, cut where the result would be longer than

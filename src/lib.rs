@@ -95,6 +95,8 @@
 //! | `rustls` | yes | TLS for that client |
 //! | `redis` | no | `store::RedisStore`, for logins that many machines share |
 //! | `redis-rustls` | no | TLS to Redis |
+//! | `h2`, `hyper`, `hyper-util`, `reqwest-012`, `reqwest-middleware`, `tonic`, `tower` | no | the [classifier](classify) knows that library's errors by type; `reqwest` brings `hyper` and `hyper-util` |
+//! | `reqwest-middleware` | no | besides, `AuthLayer` is a middleware of `reqwest-middleware` 0.5 |
 //! | `testing` | no | the `testing` module: a scripted authorization server, a protected API, clocks to drive |
 //!
 //! Without default features the pure core and the monitor remain, for hosts with token sources of their own.
@@ -103,6 +105,9 @@
 
 mod token;
 pub use token::{AccessToken, Generation, IssuedToken, Lifetime};
+
+mod origin;
+pub use origin::{Origin, OriginError};
 
 mod challenge;
 pub use challenge::{Challenge, ParseChallengeError};
@@ -126,13 +131,20 @@ pub use error::{AuthError, Failure, Stopped};
 mod source;
 pub use source::{IssueReason, IssueRequest, SourceFn, StaticToken, TokenSource, source_fn};
 
+#[cfg(feature = "oauth2")]
+pub mod oauth;
+
+pub mod classify;
+
+pub mod health;
+
 mod machine;
 
 mod monitor;
 pub use monitor::{BuildError, Builder, Driver, MonitoredTokenSource, Rejection, WeakTokenSource};
 
-#[cfg(feature = "oauth2")]
-pub mod oauth;
+pub mod layer;
+pub use layer::{Auth, AuthLayer, LayerError};
 
 #[cfg(feature = "oauth2")]
 pub mod store;

@@ -5,14 +5,18 @@
 //! nothing that can go stale. Attempts start in one place, [`Machine::start_due`], which is why one floor bounds them all.
 
 mod account;
+mod transitions;
+mod work;
 
 use std::{sync::Arc, time::Duration};
 
-use self::account::{Account, Held, Strikes};
+use self::{
+    account::Account,
+    work::{Landing, LongWindow, Remembered, Work},
+};
 use crate::{
-    AuthStatus, Delivery, Generation, IssueError, IssueReason, RefreshPolicy, RetryCause, StopReason,
-    UnauthenticatedReason,
-    schedule::{Budget, Deadline, DemandProbe, Jitter, Now, ShortRetry, Validity, capped},
+    AuthStatus, Generation, IssueError, IssueReason, RefreshPolicy, RetryCause, StopReason, UnauthenticatedReason,
+    schedule::{Budget, Deadline, Jitter, Now},
 };
 
 #[derive(Debug)]
@@ -109,28 +113,6 @@ enum State {
     Stopped(StopReason),
 }
 
-#[derive(Debug)]
-struct LongWindow {
-    cause: RetryCause,
-    awake: Duration,
-    probe: Option<DemandProbe>,
-    work: Work,
-}
-
-#[derive(Clone, Debug)]
-enum Work {
-    Scheduled { due: Deadline, reason: IssueReason, retry: Option<ShortRetry> },
-    InFlight { reason: IssueReason, retry: Option<ShortRetry>, then: Remembered },
-}
-
-/// What came in while an attempt was in flight, to be acted on when it ends.
-#[derive(Clone, Copy, Debug, Default)]
-struct Remembered {
-    nudged: bool,
-    jumped: bool,
-    claims: bool,
-}
-
 impl Machine {
     pub(crate) fn new(policy: Arc<RefreshPolicy>, jitter_seed: u64, can_refresh: bool, now: Now) -> Self {
         Self {
@@ -160,7 +142,7 @@ impl Machine {
             Event::Nudged => self.nudged(now),
             Event::ClockJumped => self.clock_jumped(now),
             Event::Reauthenticated { can_refresh } => self.reauthenticated(can_refresh, now),
-            Event::ShutDown(reason) => self.state = State::Stopped(reason),
+            Event::ShutDown(reason) => self.shut_down(reason),
         }
         Step { start: self.start_due(now), publish: self.announce(), adopted }
     }
@@ -219,243 +201,18 @@ impl Machine {
     pub(crate) fn outlook(&self) -> Outlook {
         match &self.state {
             State::Pending(Work::InFlight { .. }) | State::Running(Some(Work::InFlight { .. })) => Outlook::InFlight,
-            State::Pending(Work::Scheduled { due, retry, .. })
-            | State::Running(Some(Work::Scheduled { due, retry, .. })) => Outlook::From(match retry {
-                Some(_) => *due,
-                None => due.min(self.account.floor(IssueReason::Expired)),
-            }),
+            State::Pending(Work::Scheduled { due, .. })
+            | State::Running(Some(Work::Scheduled { due, retry: Some(_), .. })) => Outlook::From(*due),
+            State::Running(Some(Work::Scheduled { due, retry: None, .. })) => {
+                Outlook::From(due.min(self.account.floor(IssueReason::Expired)))
+            }
             State::Running(None) => Outlook::From(self.account.floor(IssueReason::Expired)),
             State::AuthRetrying(window) => Outlook::FailFast(match &window.work {
                 Work::InFlight { .. } => None,
-                Work::Scheduled { due, .. } => Some(match &window.probe {
-                    Some(probe) => due.min(probe.from().max(self.account.floor(IssueReason::Probe))),
-                    None => *due,
-                }),
+                Work::Scheduled { due, .. } => Some(self.probe_from().map_or(*due, |from| due.min(from))),
             }),
             State::Unauthenticated(_) | State::Stopped(_) => Outlook::Closed,
         }
-    }
-}
-
-/// What each event does.
-impl Machine {
-    fn demanded(&mut self, now: Now) {
-        if self.account.held.is_some() {
-            return;
-        }
-        let soonest = self.account.at_once(IssueReason::Expired, now);
-        match &mut self.state {
-            State::Running(idle @ None) => *idle = Some(Work::scheduled(soonest, IssueReason::Expired)),
-            State::Pending(Work::Scheduled { due, retry: None, .. })
-            | State::Running(Some(Work::Scheduled { due, retry: None, .. })) => *due = due.min(soonest),
-            State::AuthRetrying(LongWindow {
-                cause,
-                probe: Some(probe),
-                work: Work::Scheduled { due, reason, retry: None },
-                ..
-            }) => {
-                // Where the resource server is the trouble, a probe is one more forced refresh.
-                let open = probe.from().passed(now) && soonest.passed(now) && !due.passed(now);
-                if open && (*cause == RetryCause::TokenEndpoint || self.account.forced.spend(now)) {
-                    (*due, *reason) = (soonest, IssueReason::Probe);
-                    probe.started();
-                }
-            }
-            State::Pending(_)
-            | State::Running(Some(_))
-            | State::AuthRetrying(_)
-            | State::Unauthenticated(_)
-            | State::Stopped(_) => {}
-        }
-    }
-
-    fn issued(&mut self, run: Run, lifetime: Option<Duration>, sent: Now, now: Now) -> Option<Adopted> {
-        let then = self.landing(run)?.then;
-        let validity = lifetime
-            .or(self.policy.assumed_lifetime)
-            .map(|lifetime| Validity::of(lifetime, &self.policy, &mut self.jitter));
-        let ends = validity.map(|validity| sent.after(validity.serve_for));
-        if ends.is_some_and(|ends| ends.passed(now)) {
-            self.failed(run, &IssueError::of_rule(Delivery::Answered, EXPIRED_ON_ARRIVAL), now);
-            return None;
-        }
-        let generation = self.latest.map_or(Generation::FIRST, Generation::next);
-        self.latest = Some(generation);
-        self.account.attempt_succeeded(now);
-        self.account.held =
-            Some(Held { generation, ends, refresh: validity.map(|validity| sent.after(validity.refresh_after)) });
-        // The success fulfils a nudge and a jump. It cannot fulfil a wish for claims that it was not asked for.
-        let again = (then.claims && self.account.forced.spend(now))
-            .then(|| Work::scheduled(self.account.at_once(IssueReason::Rejected, now), IssueReason::Rejected));
-        match &mut self.state {
-            State::AuthRetrying(window) if window.cause == RetryCause::RejectedByResource => {
-                window.attempt_ended(now, &mut self.jitter);
-                let tick = now.after(self.jitter.tick(&self.policy));
-                window.work = again.unwrap_or(Work::scheduled(tick, IssueReason::Probe));
-            }
-            State::Pending(_) | State::Running(_) | State::AuthRetrying(_) => self.state = State::Running(again),
-            State::Unauthenticated(_) | State::Stopped(_) => {}
-        }
-        Some(Adopted { generation, ends })
-    }
-
-    fn failed(&mut self, run: Run, error: &IssueError, now: Now) {
-        let Some(Landing { reason, retry, then }) = self.landing(run) else {
-            return;
-        };
-        self.account.attempt_failed(now, error.retry_after().map(|wait| now.after(capped(wait, &self.policy))));
-        if let Some(reason) = self.account.final_word(error, self.policy.max_tries, now) {
-            self.state = State::Unauthenticated(reason);
-            return;
-        }
-        // The next try is no longer the nudge: it has to heed what the server just asked for.
-        let reason = if reason == IssueReason::Nudged { IssueReason::Probe } else { reason };
-        let floor = self.account.floor(reason);
-        let tick = now.after(self.jitter.tick(&self.policy)).max(floor);
-        let slow = Work::scheduled(tick, IssueReason::Probe);
-        let (policy, jitter) = (&*self.policy, &mut self.jitter);
-        let mut next_try = |retry: Option<ShortRetry>| {
-            let mut retry = retry.unwrap_or_else(|| ShortRetry::starting(now, policy));
-            let due = if error.is_busy() {
-                retry.deferred(now, floor, policy, jitter)?
-            } else {
-                retry.failed(now, floor, policy, jitter)?
-            };
-            Some(Work::Scheduled { due, reason, retry: Some(retry) })
-        };
-        match &mut self.state {
-            State::Pending(work) | State::Running(Some(work)) => match next_try(retry) {
-                Some(again) => *work = again,
-                None => self.enter_long_window(RetryCause::TokenEndpoint, slow, now),
-            },
-            State::AuthRetrying(window) if window.awake >= self.policy.auth_retrying_ceiling => {
-                let ceiling = self.policy.auth_retrying_ceiling;
-                self.state = State::Unauthenticated(UnauthenticatedReason::CeilingExceeded(ceiling));
-                return;
-            }
-            State::AuthRetrying(window) => {
-                window.work = if then.jumped {
-                    let retry = Some(ShortRetry::starting(now, policy));
-                    Work::Scheduled { due: floor, reason: IssueReason::Probe, retry }
-                } else {
-                    retry.and_then(|retry| next_try(Some(retry))).unwrap_or(slow)
-                };
-                window.attempt_ended(now, &mut self.jitter);
-            }
-            State::Running(None) | State::Unauthenticated(_) | State::Stopped(_) => {}
-        }
-        if then.nudged {
-            self.nudged(now);
-        }
-    }
-
-    fn rejected(&mut self, generation: Generation, objection: Objection, now: Now) {
-        let current = self.account.held.is_some_and(|held| held.generation == generation);
-        if !current || self.account.forced.is_empty(now) {
-            return;
-        }
-        let strikes = self.account.strikes.refused(generation);
-        if objection == Objection::Definite && self.account.can_refresh {
-            self.account.held = None;
-        }
-        match &mut self.state {
-            State::Running(None) if !self.account.can_refresh => {
-                self.state = State::Unauthenticated(UnauthenticatedReason::RejectedByResource);
-            }
-            State::Running(None) if strikes >= STRIKES => {
-                let tick = now.after(self.jitter.tick(&self.policy));
-                let work = Work::scheduled(tick, IssueReason::Probe);
-                self.enter_long_window(RetryCause::RejectedByResource, work, now);
-            }
-            State::Running(idle @ None) => {
-                self.account.forced.spend(now);
-                let soonest = self.account.at_once(IssueReason::Rejected, now);
-                *idle = Some(Work::scheduled(soonest, IssueReason::Rejected));
-            }
-            State::Pending(Work::InFlight { then, .. })
-            | State::Running(Some(Work::InFlight { then, .. }))
-            | State::AuthRetrying(LongWindow { work: Work::InFlight { then, .. }, .. }) => {
-                then.claims |= objection == Objection::Claims;
-            }
-            State::Pending(Work::Scheduled { .. })
-            | State::Running(Some(Work::Scheduled { .. }))
-            | State::AuthRetrying(LongWindow { work: Work::Scheduled { .. }, .. })
-            | State::Unauthenticated(_)
-            | State::Stopped(_) => {}
-        }
-    }
-
-    fn accepted(&mut self, generation: Generation) {
-        if self.account.held.is_none_or(|held| held.generation != generation) {
-            return;
-        }
-        self.account.strikes = Strikes::default();
-        match &mut self.state {
-            State::AuthRetrying(LongWindow { cause: RetryCause::RejectedByResource, work, .. }) => {
-                let in_flight = matches!(work, Work::InFlight { .. });
-                self.state = State::Running(in_flight.then(|| work.clone()));
-            }
-            State::Unauthenticated(UnauthenticatedReason::RejectedByResource) => {
-                self.run = self.run.next();
-                self.state = State::Running(None);
-            }
-            State::Pending(_)
-            | State::Running(_)
-            | State::AuthRetrying(_)
-            | State::Unauthenticated(_)
-            | State::Stopped(_) => {}
-        }
-    }
-
-    fn nudged(&mut self, now: Now) {
-        let mut soonest = self.account.at_once(IssueReason::Nudged, now);
-        if let Some(from) = self.account.nudge_from {
-            soonest = soonest.max(from);
-        }
-        let nudge = Work::scheduled(soonest, IssueReason::Nudged);
-        match &mut self.state {
-            State::Unauthenticated(_) => {
-                self.run = self.run.next();
-                self.account.forget_record();
-                self.state = State::Pending(nudge);
-            }
-            State::Running(idle @ None) => *idle = Some(nudge),
-            State::Pending(work) | State::Running(Some(work)) | State::AuthRetrying(LongWindow { work, .. }) => {
-                match work {
-                    Work::InFlight { then, .. } => then.nudged = true,
-                    Work::Scheduled { due, reason, .. } if soonest.mono < due.mono => {
-                        (*due, *reason) = (soonest, IssueReason::Nudged);
-                    }
-                    Work::Scheduled { .. } => {}
-                }
-            }
-            State::Stopped(_) => {}
-        }
-    }
-
-    /// In the long window the short retry runs again, for the network may be back in seconds. It does not start over
-    /// while it runs, or a clock that keeps jumping would keep it at its shortest wait.
-    fn clock_jumped(&mut self, now: Now) {
-        let soonest = self.account.at_once(IssueReason::Probe, now);
-        if let State::AuthRetrying(window) = &mut self.state {
-            match &mut window.work {
-                Work::InFlight { then, .. } => then.jumped = true,
-                Work::Scheduled { due, retry: retry @ None, .. } => {
-                    *due = due.min(soonest);
-                    *retry = Some(ShortRetry::starting(now, &self.policy));
-                }
-                Work::Scheduled { .. } => {}
-            }
-        }
-    }
-
-    fn reauthenticated(&mut self, can_refresh: bool, now: Now) {
-        if let State::Stopped(_) = self.state {
-            return;
-        }
-        self.run = self.run.next();
-        self.account = Account::new(&self.policy, can_refresh);
-        self.state = State::Pending(Work::scheduled(now.after(Duration::ZERO), IssueReason::Initial));
     }
 }
 
@@ -467,27 +224,6 @@ impl Machine {
         self.looked = now;
         if let State::AuthRetrying(window) = &mut self.state {
             window.awake = window.awake.saturating_add(step);
-        }
-    }
-
-    fn retire_ended(&mut self, now: Now) {
-        let ended = |held: &Held| held.ends.is_some_and(|ends| ends.passed(now));
-        if self.account.held.take_if(|held| ended(held)).is_none() {
-            return;
-        }
-        let soonest = self.account.at_once(IssueReason::Expired, now);
-        match &mut self.state {
-            // Its refresh was held back; with the token gone the schedule would be lost.
-            State::Running(idle @ None) => {
-                let due = self.account.ahead_from.map_or(soonest, |from| soonest.max(from));
-                *idle = Some(Work::scheduled(due, IssueReason::Expired));
-            }
-            State::AuthRetrying(LongWindow { work: Work::Scheduled { due, .. }, .. }) => *due = due.min(soonest),
-            State::Pending(_)
-            | State::Running(Some(_))
-            | State::AuthRetrying(_)
-            | State::Unauthenticated(_)
-            | State::Stopped(_) => {}
         }
     }
 
@@ -504,9 +240,12 @@ impl Machine {
         let (reason, retry) = (*reason, retry.take());
         *work = Work::InFlight { reason, retry, then: Remembered::default() };
         match reason {
-            IssueReason::Ahead => self.account.ahead_from = Some(now.after(AHEAD_SPACING)),
+            // Both come of the token's own end, so a token that ends at once must not set a pace of its own.
+            IssueReason::Ahead | IssueReason::Expired => {
+                self.account.unasked_from = Some(now.after(UNASKED_SPACING));
+            }
             IssueReason::Nudged => self.account.nudge_from = Some(now.after(NUDGE_SPACING)),
-            IssueReason::Initial | IssueReason::Expired | IssueReason::Rejected | IssueReason::Probe => {}
+            IssueReason::Initial | IssueReason::Rejected | IssueReason::Probe => {}
         }
         Some(reason)
     }
@@ -522,12 +261,25 @@ impl Machine {
 
     fn refresh_due(&self) -> Option<Deadline> {
         let refresh = self.account.held?.refresh?.max(self.account.floor(IssueReason::Ahead));
-        Some(self.account.ahead_from.map_or(refresh, |from| refresh.max(from)))
+        Some(self.account.unasked_from.map_or(refresh, |from| refresh.max(from)))
     }
 
-    fn enter_long_window(&mut self, cause: RetryCause, work: Work, now: Now) {
-        let probe = DemandProbe::starting(now, &self.policy, &mut self.jitter);
-        self.state = State::AuthRetrying(LongWindow { cause, awake: Duration::ZERO, probe, work });
+    /// When callers' demand may start an attempt in the long window, unless another schedule has taken over.
+    fn probe_from(&self) -> Option<Deadline> {
+        let State::AuthRetrying(LongWindow {
+            cause,
+            probe: Some(probe),
+            work: Work::Scheduled { retry: None, .. },
+            ..
+        }) = &self.state
+        else {
+            return None;
+        };
+        let from = probe.from().max(self.account.floor(IssueReason::Probe));
+        Some(match cause {
+            RetryCause::TokenEndpoint => from,
+            RetryCause::RejectedByResource => from.max(self.account.forced.open_from()),
+        })
     }
 
     /// What was in flight, if its result is this run's.
@@ -559,13 +311,6 @@ impl Machine {
     }
 }
 
-/// An attempt that has just ended.
-struct Landing {
-    reason: IssueReason,
-    retry: Option<ShortRetry>,
-    then: Remembered,
-}
-
 impl Run {
     /// Counts from 1.
     pub(crate) const fn number(self) -> u64 {
@@ -577,30 +322,11 @@ impl Run {
     }
 }
 
-impl Work {
-    const fn scheduled(due: Deadline, reason: IssueReason) -> Self {
-        Self::Scheduled { due, reason, retry: None }
-    }
-
-    fn is_due(&self, now: Now) -> bool {
-        matches!(self, Self::Scheduled { due, .. } if due.passed(now))
-    }
-}
-
-impl LongWindow {
-    fn attempt_ended(&mut self, now: Now, jitter: &mut Jitter) {
-        if let Some(probe) = &mut self.probe {
-            probe.attempt_ended(now, jitter);
-        }
-    }
-}
-
 /// The name of the rule by which a token that cannot be served even for a moment is a failed attempt.
 pub(crate) const EXPIRED_ON_ARRIVAL: &str = "expired-on-arrival";
 
-const AHEAD_SPACING: Duration = Duration::from_secs(5);
+const UNASKED_SPACING: Duration = Duration::from_secs(5);
 const NUDGE_SPACING: Duration = Duration::from_secs(10);
-const STRIKES: u32 = 3;
 
 #[cfg(test)]
 mod tests;

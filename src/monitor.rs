@@ -14,18 +14,18 @@ use tokio::{runtime::Handle as Runtime, sync::watch, time::timeout};
 use self::{
     clock::Clock,
     delivery::Delivery,
+    rejection::{Action, Answer, Held, Position, decide},
     shared::{Shared, Word},
 };
 use crate::{
     AccessToken, AuthError, AuthStatus, Challenge, Generation, PolicyError, RefreshPolicy, Snapshot, StatusSink,
-    StopReason, Stopped, TokenSource, TracingSink,
-    challenge::Meaning,
-    machine::{Objection, Outlook},
+    StopReason, Stopped, TokenSource, TracingSink, classify::Classifier, machine::Outlook,
 };
 
 pub(crate) mod clock;
 mod delivery;
 mod driver;
+pub(crate) mod rejection;
 mod shared;
 mod waiting;
 
@@ -74,6 +74,7 @@ impl MonitoredTokenSource {
             sink: Arc::new(TracingSink),
             name: "default".into(),
             policy: Arc::clone(&DEFAULT_POLICY),
+            classifier: Classifier::standard(),
             clock: None,
             jitter_seed: None,
         }
@@ -97,8 +98,7 @@ impl MonitoredTokenSource {
     pub async fn token(&self) -> Result<AccessToken, AuthError> {
         match self.servable() {
             Some(token) => Ok(token),
-            // Boxed, so that the future of the path that is taken every time stays small.
-            None => Box::pin(self.handle.shared.wait_for_token(None)).await,
+            None => self.handle.shared.token(None).await,
         }
     }
 
@@ -124,11 +124,11 @@ impl MonitoredTokenSource {
     pub async fn token_after(&self, generation: Generation) -> Result<AccessToken, AuthError> {
         match self.servable() {
             Some(token) if token.generation() > generation => Ok(token),
-            Some(_) | None => Box::pin(self.handle.shared.wait_for_token(Some(generation))).await,
+            Some(_) | None => self.handle.shared.token(Some(generation)).await,
         }
     }
 
-    fn servable(&self) -> Option<AccessToken> {
+    pub(crate) fn servable(&self) -> Option<AccessToken> {
         let shared = &self.handle.shared;
         shared.view().servable(shared.clock.wall()).cloned()
     }
@@ -143,45 +143,35 @@ impl MonitoredTokenSource {
     pub fn reject(&self, generation: Generation, challenge: Option<&Challenge>) -> Rejection {
         let shared = &self.handle.shared;
         let (view, now) = (shared.view(), shared.clock.now());
-        match view.latest {
-            Some(latest) if latest > generation => return Rejection::Superseded,
-            Some(latest) if latest == generation => {}
-            Some(_) | None => return Rejection::PassThrough,
-        }
-        let meaning = challenge.map_or(Meaning::Suspect, Challenge::meaning);
-        if meaning == Meaning::HandToHost {
-            return Rejection::HandToHost;
-        }
-        let answer = match view.outlook {
-            Outlook::FailFast(_) | Outlook::Closed => Rejection::PassThrough,
-            Outlook::InFlight | Outlook::From(_) if !view.can_refresh => Rejection::PassThrough,
-            Outlook::InFlight | Outlook::From(_) => Rejection::Refreshing,
+        let token = view.token.as_ref().filter(|token| token.is_servable(now.wall));
+        let position = Position {
+            latest: view.latest,
+            held: token.map(|token| Held {
+                settles_in: token.settled_from().saturating_sub(now.mono),
+                is_proven: token.is_proven(),
+            }),
+            budget_is_spent: view.forced.is_empty(now),
+            can_refresh: view.can_refresh,
+            outlook: view.outlook,
         };
-        let Some(token) = view.token.as_ref().filter(|token| token.is_servable(now.wall)) else { return answer };
-        if view.forced.is_empty(now) {
-            tracing::debug!(
-                target: "steadfast::refresh",
-                workload = %shared.name,
-                generation = generation.get(),
-                "a rejection was passed through: the budget of forced refreshes is spent"
-            );
-            return Rejection::PassThrough;
+        match decide(Answer::refusal(), challenge, generation, &position) {
+            Action::Answer(answer) => answer,
+            Action::OutOfBudget => {
+                tracing::debug!(
+                    target: "steadfast::refresh",
+                    workload = %shared.name,
+                    generation = generation.get(),
+                    "a rejection was passed through: the budget of forced refreshes is spent"
+                );
+                Rejection::PassThrough
+            }
+            Action::Mark { objection, withdraw, claims, answer } => {
+                if token.is_some_and(|token| token.refuse(withdraw)) || claims.is_some() {
+                    shared.ask(|inbox| inbox.hear(Word::Rejected { generation, objection, claims }));
+                }
+                answer
+            }
         }
-        let settles_in = token.settled_from().saturating_sub(now.mono);
-        if !settles_in.is_zero() {
-            return Rejection::Settling(settles_in);
-        }
-        let (objection, claims) = match meaning {
-            Meaning::InvalidToken { claims } if token.is_proven() => (Objection::Suspect, claims),
-            Meaning::InvalidToken { claims } => (Objection::Definite, claims),
-            Meaning::ClaimsNeeded { claims } => (Objection::Claims, Some(claims)),
-            Meaning::HandToHost | Meaning::Suspect => (Objection::Suspect, None),
-        };
-        let withdraw = objection == Objection::Definite && view.can_refresh;
-        if token.refuse(withdraw) || claims.is_some() {
-            shared.ask(|inbox| inbox.hear(Word::Rejected { generation, objection, claims }));
-        }
-        answer
     }
 
     /// The resource server answered 2xx to a request that carried this token. One atomic load when it is known already.
@@ -259,7 +249,8 @@ impl MonitoredTokenSource {
     pub async fn shutdown(&self) {
         let shared = &self.handle.shared;
         shared.stop(StopReason::ShutDown);
-        if Runtime::try_current().is_ok() {
+        if let Ok(runtime) = Runtime::try_current() {
+            shared.deliver_on(&runtime);
             let _ = timeout(shared.policy.attempt_timeout.saturating_add(FLUSH), shared.wound_up()).await;
         }
     }
@@ -332,6 +323,7 @@ pub struct Builder {
     sink: Arc<dyn StatusSink>,
     name: Box<str>,
     policy: Arc<RefreshPolicy>,
+    classifier: Classifier,
     clock: Option<Clock>,
     jitter_seed: Option<u64>,
 }
@@ -353,6 +345,28 @@ impl Builder {
     /// Who is told of status changes. Defaults to [`TracingSink`].
     pub fn sink(mut self, sink: impl StatusSink) -> Self {
         self.sink = Arc::new(sink);
+        self
+    }
+
+    /// What recognises the errors of a source that returns no [`IssueError`](crate::IssueError): the rule's name goes into the
+    /// logs and statuses, its `retry_after` is heeded. It reaches no verdict: only the authorization server's own word is
+    /// final. Defaults to [`Classifier::standard`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
+    /// use steadfast::{IssuedToken, MonitoredTokenSource, classify::{Class, Classifier}};
+    ///
+    /// let vault_is_sealed = || async { Err::<IssuedToken, _>("vault is sealed".into()) };
+    /// let tokens = MonitoredTokenSource::builder(vault_is_sealed)
+    ///     .classifier(Classifier::standard().on_phrase("vault is sealed", Class::Unavailable))
+    ///     .spawn()?;
+    ///
+    /// assert!(tokens.token().await.is_err());
+    /// assert!(tokens.snapshot().last_failure.unwrap().contains("vault is sealed"));
+    /// # Ok(()) }
+    /// ```
+    pub fn classifier(mut self, classifier: Classifier) -> Self {
+        self.classifier = classifier;
         self
     }
 
@@ -406,12 +420,12 @@ impl Builder {
     }
 
     fn build(self) -> Result<(MonitoredTokenSource, driver::Driver), BuildError> {
-        let Self { source, sink, name, policy, clock, jitter_seed } = self;
+        let Self { source, sink, name, policy, classifier, clock, jitter_seed } = self;
         policy.validate().map_err(BuildError::Policy)?;
         let clock = clock.unwrap_or_else(Clock::system);
         let shared = Arc::new(Shared::new(name, policy, clock, Delivery::to(sink), source.can_refresh()));
         let seed = jitter_seed.unwrap_or_else(|| fastrand::u64(..));
-        let driver = driver::Driver::new(Arc::clone(&shared), source, seed);
+        let driver = driver::Driver::new(Arc::clone(&shared), source, classifier, seed);
         Ok((MonitoredTokenSource { handle: Arc::new(Handle { shared }) }, driver))
     }
 }

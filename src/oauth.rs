@@ -16,6 +16,7 @@ mod exchange;
 pub use exchange::Exchanged;
 
 mod response;
+pub(crate) use response::{Saying, saying_of};
 
 mod error;
 pub use error::TokenEndpointError;

@@ -43,8 +43,9 @@ impl Deadline {
         Self { mono: self.mono.max(other.mono), wall: self.wall.max(other.wall) }
     }
 
+    /// Has passed as soon as either has.
     pub(crate) fn min(self, other: Self) -> Self {
-        if other.mono < self.mono { other } else { self }
+        Self { mono: self.mono.min(other.mono), wall: self.wall.min(other.wall) }
     }
 }
 
@@ -210,25 +211,31 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) const fn full(size: ForcedRefreshes) -> Self {
-        Self { full_at: Duration::ZERO, size }
+    pub(crate) fn full(size: ForcedRefreshes) -> Self {
+        // A refill of `Duration::MAX` is meant to be never; unbounded, it would saturate and never run dry instead.
+        Self { full_at: Duration::ZERO, size: ForcedRefreshes { refill: size.refill.min(LONGEST_REFILL), ..size } }
     }
 
     pub(crate) fn is_empty(self, now: Now) -> bool {
-        self.after_spending(now).is_none()
+        !self.open_from().passed(now)
+    }
+
+    /// When there is one to take out. The budget goes by time the machine was awake, so only by the monotonic clock.
+    pub(crate) fn open_from(self) -> Deadline {
+        let mono = match self.size.burst.checked_sub(1) {
+            Some(others) => self.full_at.saturating_sub(self.size.refill.saturating_mul(others)),
+            None => Duration::MAX,
+        };
+        Deadline { mono, wall: Duration::MAX }
     }
 
     /// Takes one out; `false` if there is none.
     pub(crate) fn spend(&mut self, now: Now) -> bool {
-        let spent = self.after_spending(now);
-        self.full_at = spent.unwrap_or(self.full_at);
-        spent.is_some()
-    }
-
-    fn after_spending(self, now: Now) -> Option<Duration> {
-        let full_at = self.full_at.max(now.mono).saturating_add(self.size.refill);
-        let deepest = now.mono.saturating_add(self.size.refill.saturating_mul(self.size.burst));
-        (full_at <= deepest).then_some(full_at)
+        let open = !self.is_empty(now);
+        if open {
+            self.full_at = self.full_at.max(now.mono).saturating_add(self.size.refill);
+        }
+        open
     }
 }
 
@@ -245,6 +252,204 @@ fn scale(span: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(span.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }
 
+const LONGEST_REFILL: Duration = minutes(10 * 365 * 24 * 60);
 const SHORT_JITTER: f64 = 0.2;
 const LONG_JITTER: f64 = 0.1;
 const REFRESH_JITTER: f64 = 0.1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_has_passed_as_soon_as_either_clock_says_so() {
+        let due = at(100, 1000).after(secs(60));
+        for (mono, wall, passed) in
+            [(159, 1059, false), (160, 1000, true), (100, 1060, true), (160, 0, true), (0, 1060, true), (0, 0, false)]
+        {
+            assert_eq!(due.passed(at(mono, wall)), passed, "{mono} {wall}");
+            assert_eq!(due.remaining(at(mono, wall)).is_zero(), passed, "{mono} {wall}");
+        }
+    }
+
+    #[test]
+    fn the_earlier_of_two_deadlines_has_passed_as_soon_as_either_has() {
+        // A suspend of 55 s has brought the older one close by the wall clock only.
+        let older = at(0, 0).after(secs(60));
+        let newer = at(0, 55).after(secs(10));
+        assert_eq!(older.min(newer).remaining(at(0, 55)), secs(5));
+        assert_eq!(older.min(newer), newer.min(older));
+        assert_eq!(older.max(newer).remaining(at(0, 55)), secs(10));
+    }
+
+    #[test]
+    fn a_refresh_is_due_one_window_before_expiry_and_up_to_a_tenth_of_it_earlier() {
+        for (lifetime, window) in [
+            (minutes(10), minutes(5)),
+            (minutes(20), minutes(5)),
+            (minutes(20) + secs(1), minutes(10) + secs(1) / 2),
+            (minutes(40), minutes(15)),
+            (minutes(90), minutes(15)),
+            (minutes(90) + secs(1), minutes(45) + secs(1) / 2),
+            (minutes(120), minutes(60)),
+            (minutes(240), minutes(60)),
+            // Capped at half the lifetime, before the jitter.
+            (minutes(6), minutes(3)),
+            (secs(2), secs(1)),
+        ] {
+            check_refresh(&RefreshPolicy::DEFAULT, lifetime, window);
+        }
+    }
+
+    #[test]
+    fn a_fixed_window_is_capped_at_half_the_lifetime_too() {
+        let fixed = |window| RefreshPolicy { refresh_ahead: RefreshAhead::Fixed(window), ..RefreshPolicy::DEFAULT };
+        check_refresh(&fixed(minutes(7)), minutes(60), minutes(7));
+        check_refresh(&fixed(minutes(7)), minutes(10), minutes(5));
+        check_refresh(&fixed(Duration::MAX), minutes(10), minutes(5));
+    }
+
+    #[test]
+    fn a_token_is_not_served_in_its_margin_which_is_a_tenth_of_its_life_at_most() {
+        let policy = RefreshPolicy::DEFAULT;
+        for (lifetime, served) in [(secs(3600), secs(3590)), (secs(100), secs(90)), (secs(50), secs(45))] {
+            assert_eq!(Validity::of(lifetime, &policy, &mut Jitter::seeded(1)).serve_for, served);
+        }
+    }
+
+    #[test]
+    fn the_short_retry_doubles_its_waits_gives_or_takes_a_fifth_and_caps_last() {
+        let policy = RefreshPolicy { max_tries: 20, max_elapsed: Duration::MAX, ..RefreshPolicy::DEFAULT };
+        let (mut shortest, mut longest) = ([Duration::MAX; 10], [Duration::ZERO; 10]);
+        for seed in 0..200 {
+            let waits = retry_waits(&policy, seed);
+            assert_eq!(waits.len(), 19);
+            for (nth, wait) in waits.iter().take(10).enumerate() {
+                shortest[nth] = shortest[nth].min(*wait);
+                longest[nth] = longest[nth].max(*wait);
+            }
+        }
+        for (nth, exact) in [1, 2, 4, 8, 16, 32, 64].into_iter().enumerate() {
+            let spread = (secs(exact) * 8 / 10, secs(exact) * 12 / 10);
+            assert!(shortest[nth] >= spread.0 && longest[nth] <= spread.1, "{nth}");
+            assert!(shortest[nth] < secs(exact) * 9 / 10 && longest[nth] > secs(exact) * 11 / 10, "{nth}: no jitter");
+        }
+        // The jitter never lifts a wait over the cap.
+        assert_eq!(longest[7], secs(120));
+        assert_eq!(longest[9], secs(120));
+    }
+
+    #[test]
+    fn max_tries_counts_the_first() {
+        for max_tries in [1, 2, 8] {
+            let policy = RefreshPolicy { max_tries, ..RefreshPolicy::DEFAULT };
+            assert_eq!(retry_waits(&policy, 1).len(), max_tries as usize - 1);
+        }
+    }
+
+    #[test]
+    fn max_elapsed_runs_from_the_first_failure() {
+        let policy = RefreshPolicy { max_tries: 100, ..RefreshPolicy::DEFAULT };
+        for seed in 0..20 {
+            let total: Duration = retry_waits(&policy, seed).iter().sum();
+            assert!((secs(180)..=secs(300)).contains(&total), "{total:?}");
+        }
+        // What passes before the first failure does not count; what an attempt takes does.
+        let mut retry = ShortRetry::starting(at(1000, 1000), &policy);
+        let mut fail = |now: Now| retry.failed(now, Deadline::PAST, &policy, &mut Jitter::seeded(1));
+        assert!(fail(at(1000, 1000)).is_some());
+        assert!(fail(at(1297, 1297)).is_some());
+        assert!(fail(at(1299, 1299)).is_none());
+    }
+
+    #[test]
+    fn no_try_comes_before_the_floor_and_a_floor_beyond_max_elapsed_ends_the_short_retry() {
+        let policy = RefreshPolicy::DEFAULT;
+        for (floor, due) in [(secs(60), Some(secs(60))), (secs(300), Some(secs(300))), (secs(301), None)] {
+            let mut retry = ShortRetry::starting(at(0, 0), &policy);
+            let next = retry.failed(at(0, 0), at(0, 0).after(floor), &policy, &mut Jitter::seeded(1));
+            assert_eq!(next.map(|next| next.mono), due);
+        }
+    }
+
+    #[test]
+    fn the_tick_is_give_or_take_a_tenth() {
+        let mut jitter = Jitter::seeded(1);
+        let ticks: Vec<_> = (0..500).map(|_| jitter.tick(&RefreshPolicy::DEFAULT)).collect();
+        assert!(ticks.iter().all(|tick| (minutes(9)..=minutes(11)).contains(tick)));
+        assert!(ticks.iter().any(|tick| *tick < secs(560)) && ticks.iter().any(|tick| *tick > secs(640)));
+    }
+
+    #[test]
+    fn the_gap_of_demand_probes_doubles_up_to_the_tick() {
+        let policy = RefreshPolicy::DEFAULT;
+        let (mut now, mut jitter) = (at(0, 0), Jitter::seeded(1));
+        let mut probe = DemandProbe::starting(now, &policy, &mut jitter).unwrap();
+        for exact in [30, 60, 120, 240, 480, 600, 600] {
+            let gap = probe.from().remaining(now);
+            assert!(gap.abs_diff(secs(exact)) <= secs(exact) / 10, "{gap:?} instead of {exact}s");
+            now = Now { mono: now.mono + gap, wall: now.wall + gap };
+            probe.started();
+            probe.attempt_ended(now, &mut jitter);
+        }
+        let off = RefreshPolicy { demand_probe_interval: None, ..policy };
+        assert!(DemandProbe::starting(now, &off, &mut jitter).is_none());
+    }
+
+    #[test]
+    fn a_budget_has_a_burst_and_gets_one_back_at_a_time() {
+        let mut budget = Budget::full(RefreshPolicy::DEFAULT.forced_refreshes);
+        for _ in 0..4 {
+            assert!(budget.spend(at(0, 0)));
+        }
+        assert!(!budget.spend(at(0, 0)) && budget.is_empty(at(899, 0)));
+        assert_eq!(budget.open_from().mono, minutes(15));
+        assert!(budget.spend(at(900, 0)) && !budget.spend(at(900, 0)));
+        // Two are back after twice the time, never more than the burst, and a wall clock that jumps brings none.
+        assert!(budget.is_empty(at(1799, 1_000_000)));
+        assert!(budget.spend(at(2700, 0)) && budget.spend(at(2700, 0)) && !budget.spend(at(2700, 0)));
+        for _ in 0..4 {
+            assert!(budget.spend(at(1_000_000, 0)));
+        }
+        assert!(!budget.spend(at(1_000_000, 0)));
+    }
+
+    #[test]
+    fn a_budget_without_refill_runs_dry_and_one_without_burst_is_empty() {
+        let mut budget = Budget::full(ForcedRefreshes { burst: 2, refill: Duration::MAX });
+        assert!(budget.spend(at(5, 5)) && budget.spend(at(5, 5)) && !budget.spend(at(1_000_000, 5)));
+        assert!(!Budget::full(ForcedRefreshes { burst: 0, refill: secs(1) }).spend(at(100, 100)));
+        assert!(Budget::full(ForcedRefreshes { burst: u32::MAX, refill: secs(1) }).spend(at(0, 0)));
+    }
+
+    /// The refresh falls into the tenth of the window before it, and is spread over it.
+    fn check_refresh(policy: &RefreshPolicy, lifetime: Duration, window: Duration) {
+        let due: Vec<_> =
+            (0..200).map(|seed| Validity::of(lifetime, policy, &mut Jitter::seeded(seed)).refresh_after).collect();
+        let (latest, spread) = (lifetime - window, window / 10);
+        assert!(due.iter().all(|due| (latest - spread..=latest).contains(due)), "{lifetime:?}");
+        let (first, last) = (due.iter().min().unwrap(), due.iter().max().unwrap());
+        assert!(*last - *first > spread * 9 / 10, "{lifetime:?}: hardly spread");
+    }
+
+    /// The waits of a short retry whose tries fail as soon as they start.
+    fn retry_waits(policy: &RefreshPolicy, seed: u64) -> Vec<Duration> {
+        let (mut now, mut jitter) = (at(50, 5000), Jitter::seeded(seed));
+        let mut retry = ShortRetry::starting(now, policy);
+        std::iter::from_fn(|| {
+            let wait = retry.failed(now, Deadline::PAST, policy, &mut jitter)?.remaining(now);
+            now = Now { mono: now.mono + wait, wall: now.wall + wait };
+            Some(wait)
+        })
+        .take(200)
+        .collect()
+    }
+
+    const fn at(mono: u64, wall: u64) -> Now {
+        Now { mono: secs(mono), wall: secs(wall) }
+    }
+
+    const fn secs(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+}

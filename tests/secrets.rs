@@ -1,5 +1,6 @@
 //! No secret in anything that is printed, whoever prints it: a full outage at TRACE, searched for every secret used.
 #![cfg(all(feature = "oauth2", feature = "reqwest"))]
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 
 use std::{
     error::Error,

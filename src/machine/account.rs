@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     Delivery, Generation, IssueError, IssueReason, OAuthCode, RefreshPolicy, UnauthenticatedReason, Verdict,
-    schedule::{Budget, Deadline, Now},
+    schedule::{Budget, Deadline, Now, capped},
 };
 
 /// What is known of the current account. Dropped with it.
@@ -16,7 +16,8 @@ pub(super) struct Account {
     rest: Option<Deadline>,
     /// No attempt but a nudged one before this: the server asked for it.
     retry_after: Option<Deadline>,
-    pub(super) ahead_from: Option<Deadline>,
+    /// No refresh that nobody asked for before this, or tokens that live for a second would make a hot loop.
+    pub(super) unasked_from: Option<Deadline>,
     pub(super) nudge_from: Option<Deadline>,
     pub(super) forced: Budget,
     pub(super) strikes: Strikes,
@@ -53,7 +54,7 @@ impl Account {
             held: None,
             rest: None,
             retry_after: None,
-            ahead_from: None,
+            unasked_from: None,
             nudge_from: None,
             forced: Budget::full(policy.forced_refreshes),
             strikes: Strikes::default(),
@@ -62,13 +63,18 @@ impl Account {
     }
 
     pub(super) fn attempt_succeeded(&mut self, now: Now) {
-        self.attempt_failed(now, None);
+        self.rest = Some(now.after(REST));
+        self.retry_after = None;
         self.suspicion = None;
     }
 
-    pub(super) fn attempt_failed(&mut self, now: Now, retry_after: Option<Deadline>) {
+    /// What a server asked for stands until a server answers again: an attempt that reached nobody does not lift it.
+    pub(super) fn attempt_failed(&mut self, error: &IssueError, policy: &RefreshPolicy, now: Now) {
         self.rest = Some(now.after(REST));
-        self.retry_after = retry_after;
+        let retry_after = error.retry_after().map(|wait| now.after(capped(wait, policy)));
+        if retry_after.is_some() || error.delivery() == Delivery::Answered {
+            self.retry_after = retry_after;
+        }
     }
 
     /// No attempt for this reason may start before this.

@@ -19,29 +19,46 @@ pub(crate) struct Delivery {
 struct Slot {
     next: Option<StatusEvent>,
     sequence: u64,
+    /// Status, serving, unsaved: what makes an event news.
+    posted: (AuthStatus, bool, bool),
     told: AuthStatus,
     at_work: bool,
 }
 
 impl Delivery {
     pub(crate) fn to(sink: Arc<dyn StatusSink>) -> Self {
-        let slot = Slot { next: None, sequence: 0, told: AuthStatus::Pending, at_work: false };
+        let posted = (AuthStatus::Pending, false, false);
+        let slot = Slot { next: None, sequence: 0, told: posted.0.clone(), posted, at_work: false };
         Self { sink, slot: Mutex::new(slot), turned: Notify::new() }
     }
 
-    /// Hands in news. Never waits; without a runtime to deliver on, the news is kept for the next that comes with one.
+    /// Hands in news, or what would be news if it were not known already. Never waits; without a runtime to deliver on, the news is kept for the next that comes with one.
     pub(crate) fn post(self: &Arc<Self>, mut event: StatusEvent, runtime: Option<&Handle>) {
         let mut slot = self.slot();
+        let news = (event.to.clone(), event.serving, event.unsaved);
+        if slot.posted == news {
+            return;
+        }
+        slot.posted = news;
         slot.sequence = slot.sequence.saturating_add(1);
         event.sequence = slot.sequence;
         slot.supersede(event);
-        let idle = !slot.at_work;
-        if let Some(runtime) = runtime.filter(|_| idle) {
-            slot.at_work = true;
-            drop(slot);
-            runtime.spawn(AtWork { delivery: Arc::clone(self), done: false }.deliver());
-        }
+        drop(slot);
         self.turned.notify_waiters();
+        if let Some(runtime) = runtime {
+            self.go_to_work(runtime);
+        }
+    }
+
+    /// Delivers what is left, if nobody is at it.
+    pub(crate) fn go_to_work(self: &Arc<Self>, runtime: &Handle) {
+        let mut slot = self.slot();
+        if slot.at_work || slot.next.is_none() {
+            return;
+        }
+        slot.at_work = true;
+        drop(slot);
+        runtime.spawn(AtWork { delivery: Arc::clone(self), done: false }.deliver());
     }
 
     /// Waits until everything handed in was delivered or given up.
@@ -140,6 +157,8 @@ impl AtWork {
             Ok(Err(_)) => Err(SinkFailure::Panicked),
             Err(_) => {
                 call.abort();
+                // A call that is running on another thread ends at its next wait. Only then may the next one begin.
+                let _ = call.await;
                 Err(SinkFailure::TimedOut)
             }
         }

@@ -4,7 +4,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use tokio::{
-    task::{JoinError, JoinHandle},
+    task::{JoinError, JoinHandle, coop::consume_budget},
     time::{sleep_until, timeout},
 };
 
@@ -13,8 +13,10 @@ use super::{
     shared::{Inbox, Shared, View, Word},
 };
 use crate::{
-    AccessToken, Delivery, IssueError, IssueReason, IssueRequest, IssuedToken, Lifetime, StopReason, TokenSource,
-    machine::{Adopted, EXPIRED_ON_ARRIVAL, Event, Machine, Run, Step},
+    AccessToken, Delivery, Generation, IssueError, IssueReason, IssueRequest, IssuedToken, Lifetime, StopReason,
+    TokenSource,
+    classify::Classifier,
+    machine::{Adopted, EXPIRED_ON_ARRIVAL, Event, Machine, Objection, Outlook, Run, Step},
     schedule::Now,
     token::Term,
 };
@@ -25,54 +27,74 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     machine: Machine,
     source: Arc<dyn TokenSource>,
+    classifier: Classifier,
     watch: Watch,
     attempt: Option<Attempt>,
     /// The last token adopted, servable or not.
     token: Option<AccessToken>,
     /// Claims that the next token must have been asked for with.
     claims: Option<String>,
+    /// Claims that the attempt in flight was told of.
+    asked: Option<String>,
     cause: Option<Arc<IssueError>>,
     unsaved: bool,
     outcomes: u64,
     epoch: u64,
+    /// News that was not published, for a handle had opened another run by then.
+    owed: bool,
+    /// None of our code runs, so a panic that drops us is somebody else's.
+    resting: bool,
 }
 
 struct Attempt {
     run: Run,
     sent: Now,
-    with_claims: bool,
     task: JoinHandle<Result<IssuedToken, IssueError>>,
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, source: Arc<dyn TokenSource>, jitter_seed: u64) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        source: Arc<dyn TokenSource>,
+        classifier: Classifier,
+        jitter_seed: u64,
+    ) -> Self {
         let policy = Arc::clone(&shared.policy);
         Self {
             machine: Machine::new(policy, jitter_seed, source.can_refresh(), shared.clock.now()),
             watch: Watch::starting(&shared.clock),
             shared,
             source,
+            classifier,
             attempt: None,
             token: None,
             claims: None,
+            asked: None,
             cause: None,
             unsaved: false,
             outcomes: 0,
             epoch: 0,
+            owed: false,
+            resting: true,
         }
     }
 
     pub(crate) async fn drive(mut self) {
+        self.resting = false;
         self.shared.begin();
         self.step(Event::Start);
         while !self.has_stopped() {
             let planned = self.next_look();
+            let due = sleeping(&self.shared, planned);
+            self.resting = true;
             let landed = tokio::select! {
                 biased;
-                () = self.shared.wake.notified() => None,
+                // First, so that handles which ask without end cannot hold up a token.
                 landed = landing(&mut self.attempt) => Some(landed),
-                () = sleeping(&self.shared, planned) => None,
+                () = self.shared.wake.notified() => None,
+                () = due => None,
             };
+            self.resting = false;
             let landed = landed.and_then(|result| Some((self.attempt.take()?, result)));
             if self.watch.jumped(&self.shared.clock, planned, self.shared.policy.clock_check) {
                 self.step(Event::ClockJumped);
@@ -83,6 +105,8 @@ impl Driver {
                 Some((attempt, result)) => self.landed(attempt, result),
                 None => self.step(Event::DeadlineReached),
             }
+            // Whoever asks without end keeps us busy, but not the runtime.
+            consume_budget().await;
         }
         self.wind_up().await;
     }
@@ -112,10 +136,7 @@ impl Driver {
         for word in words {
             match word {
                 Word::Accepted(generation) => self.step(Event::Accepted(generation)),
-                Word::Rejected { generation, objection, claims } => {
-                    self.claims = claims.or(self.claims.take());
-                    self.step(Event::Rejected { generation, objection });
-                }
+                Word::Rejected { generation, objection, claims } => self.rejected(generation, objection, claims),
             }
         }
         if nudged {
@@ -128,14 +149,32 @@ impl Driver {
             let can_refresh = source.can_refresh();
             // An attempt of the old source goes on to its end, unheard: it may be saving a rotated refresh token.
             (self.source, self.epoch, self.attempt) = (source, epoch, None);
-            (self.token, self.claims, self.cause, self.unsaved) = (None, None, None, false);
+            (self.token, self.claims, self.asked, self.cause) = (None, None, None, None);
+            self.unsaved = false;
             self.step(Event::Reauthenticated { can_refresh });
         }
         self.shared.read();
     }
 
+    /// Wanted claims take one more attempt, unless the one in flight was told of these very claims.
+    fn rejected(&mut self, generation: Generation, mut objection: Objection, claims: Option<String>) {
+        if claims.is_some() && claims == self.asked {
+            if objection == Objection::Claims {
+                objection = Objection::Suspect;
+            }
+        } else if claims.is_some() {
+            self.claims = claims;
+            let in_flight = matches!(self.machine.outlook(), Outlook::InFlight | Outlook::FailFast(None));
+            if in_flight && objection == Objection::Definite {
+                // First the claims: nothing that is said of a token counts once it has been withdrawn.
+                self.step(Event::Rejected { generation, objection: Objection::Claims });
+            }
+        }
+        self.step(Event::Rejected { generation, objection });
+    }
+
     fn landed(&mut self, attempt: Attempt, result: Result<Result<IssuedToken, IssueError>, JoinError>) {
-        let Attempt { run, sent, with_claims, task: _ } = attempt;
+        let Attempt { run, sent, task: _ } = attempt;
         if self.machine.open_run() != Some(run) {
             return;
         }
@@ -143,8 +182,9 @@ impl Driver {
             let rule = if error.is_panic() { "source-panicked" } else { "attempt-cancelled" };
             Err(IssueError::of_rule(Delivery::Unknown, rule))
         });
+        let asked = self.asked.take();
         match result.and_then(|issued| self.usable(issued)) {
-            Ok((issued, authorization)) => self.issued(run, sent, with_claims, issued, authorization),
+            Ok((issued, authorization)) => self.issued(run, sent, asked, issued, authorization),
             Err(error) => self.failed(run, error),
         }
     }
@@ -161,7 +201,7 @@ impl Driver {
         Ok((issued, authorization))
     }
 
-    fn issued(&mut self, run: Run, sent: Now, with_claims: bool, issued: IssuedToken, authorization: HeaderValue) {
+    fn issued(&mut self, run: Run, sent: Now, asked: Option<String>, issued: IssuedToken, authorization: HeaderValue) {
         if issued.lifetime() == Lifetime::Malformed {
             tracing::warn!(
                 target: "steadfast::refresh",
@@ -191,9 +231,8 @@ impl Driver {
         self.token = Some(AccessToken::new(issued, authorization, term));
         self.cause = None;
         self.outcomes += 1;
-        if with_claims {
-            self.claims = None;
-        }
+        // Others may have been wanted in the meantime.
+        self.claims.take_if(|claims| asked.as_ref() == Some(claims));
         self.carry_out(step);
     }
 
@@ -236,7 +275,9 @@ impl Driver {
             cause: self.cause.clone(),
             unsaved: self.unsaved,
         };
-        let current = self.shared.publish(view, self.machine.open_run(), self.epoch, publish.is_some());
+        let news = publish.is_some() || self.owed;
+        let current = self.shared.publish(view, self.machine.open_run(), self.epoch, news);
+        self.owed = news && !current;
         if let (true, Some(reason), Some(run)) = (current, start, self.machine.open_run()) {
             self.start(reason, run);
         }
@@ -256,18 +297,24 @@ impl Driver {
         if let Some(claims) = &self.claims {
             request = request.with_claims(claims.clone());
         }
-        let (shared, source) = (Arc::clone(&self.shared), Arc::clone(&self.source));
+        self.asked.clone_from(&self.claims);
+        let (shared, source, classifier) =
+            (Arc::clone(&self.shared), Arc::clone(&self.source), self.classifier.clone());
         self.attempt = Some(Attempt {
             run,
             sent: self.shared.clock.now(),
-            with_claims: self.claims.is_some(),
             task: tokio::spawn(async move {
                 if !shared.may_start(run) {
                     return Err(IssueError::cancelled());
                 }
                 let limit = shared.policy.attempt_timeout.saturating_add(source.extra_time());
                 match timeout(limit, source.issue(&request)).await {
-                    Ok(result) => result.map_err(IssueError::from_source),
+                    Ok(result) => result.map_err(|error| {
+                        IssueError::from_source(error, |foreign| {
+                            let classified = classifier.classify(foreign);
+                            (classified.rule(), classified.retry_after())
+                        })
+                    }),
                     Err(_) => Err(IssueError::of_rule(Delivery::Unknown, "attempt-timeout")),
                 }
             }),
@@ -284,16 +331,20 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        let panicking = std::thread::panicking();
-        self.shared.stop(if panicking { StopReason::DriverPanicked } else { StopReason::DriverDropped });
+        let panicked = std::thread::panicking() && !self.resting;
+        self.shared.stop(if panicked { StopReason::DriverPanicked } else { StopReason::DriverDropped });
         self.shared.end();
     }
 }
 
-async fn sleeping(shared: &Shared, until: Option<Duration>) {
-    match until.and_then(|mono| shared.clock.instant(mono)) {
-        Some(instant) => sleep_until(instant).await,
-        None => pending().await,
+/// The timer is made in the call, where its panic in a runtime without timers counts as ours.
+fn sleeping(shared: &Shared, until: Option<Duration>) -> impl Future<Output = ()> + use<> {
+    let sleep = until.and_then(|mono| shared.clock.instant(mono)).map(sleep_until);
+    async {
+        match sleep {
+            Some(sleep) => sleep.await,
+            None => pending().await,
+        }
     }
 }
 

@@ -148,6 +148,8 @@ impl Shared {
 
     /// New credentials. Takes effect for readers at once: the old account's token must not be handed out again.
     pub(crate) fn reauthenticate(&self, source: Arc<dyn TokenSource>) -> Result<(), Stopped> {
+        // The host's code, so never under the lock: it may panic, or use the handle.
+        let can_refresh = source.can_refresh();
         let mut inbox = self.inbox();
         if inbox.stopped {
             return Err(Stopped);
@@ -160,13 +162,14 @@ impl Shared {
             outlook: Outlook::InFlight,
             next_attempt: None,
             forced: Budget::full(self.policy.forced_refreshes),
-            can_refresh: source.can_refresh(),
+            can_refresh,
             cause: None,
             ..View::clone(&self.view())
         };
         self.show(view, &inbox);
-        inbox.reauthenticated = Some(source);
+        let unused = inbox.reauthenticated.replace(source);
         drop(inbox);
+        drop(unused);
         self.wake.notify_one();
         Ok(())
     }
@@ -186,7 +189,9 @@ impl Shared {
             View { token: None, status, outlook: Outlook::Closed, next_attempt: None, ..View::clone(&self.view()) };
         self.show(view, &inbox);
         self.delivery.post(news, self.runtime().as_ref());
+        let unused = inbox.reauthenticated.take();
         drop(inbox);
+        drop(unused);
         self.turned.notify_waiters();
         self.wake.notify_one();
     }
@@ -224,11 +229,19 @@ impl Shared {
         self.delivery.flushed().await;
     }
 
+    /// Delivers what no runtime has delivered yet, or could not, for it went away.
+    pub(crate) fn deliver_on(&self, runtime: &Handle) {
+        self.delivery.go_to_work(runtime);
+    }
+
     fn runtime(&self) -> Option<Handle> {
         self.runtime.get().cloned().or_else(|| Handle::try_current().ok())
     }
 
+    /// Before anybody is woken: whoever hears of the news and then asks the handle must not find it older.
     fn show(&self, view: View, _locked: &Inbox) {
+        let view = Arc::new(view);
+        self.view.store(Arc::clone(&view));
         if let Some(watch) = self.watch.get() {
             watch.send_if_modified(|status| {
                 let modified = *status != view.status;
@@ -236,7 +249,6 @@ impl Shared {
                 modified
             });
         }
-        self.view.store(Arc::new(view));
     }
 
     fn news(&self, to: AuthStatus, serving: bool, reason: String, next_attempt: Option<Duration>) -> StatusEvent {
@@ -264,7 +276,11 @@ impl Shared {
 impl Shared {
     pub(crate) fn begin(&self) {
         if let Ok(runtime) = Handle::try_current() {
-            let _ = self.runtime.set(runtime);
+            // The end may have come from where there is no runtime. Under the lock: either it came before us and its news is
+            // there to deliver, or it finds the runtime.
+            let _inbox = self.inbox();
+            let runtime = self.runtime.get_or_init(|| runtime);
+            self.deliver_on(runtime);
         }
         self.stage.store(AT_WORK, Ordering::Release);
     }
@@ -298,8 +314,8 @@ impl Shared {
         }
         self.gate.store(run.map_or(CLOSED, Run::number), Ordering::Release);
         let mut turned = false;
-        let old = self.view.load();
-        if news || old.unsaved != view.unsaved {
+        let old = self.view.load_full();
+        let news = (news || old.unsaved != view.unsaved).then(|| {
             let now = self.clock.now();
             let next_attempt = view.next_attempt.map(|at| now.wall.saturating_add(at.remaining(now)));
             let mut news = self.news(view.status.clone(), view.token.is_some(), view.reason(&old), next_attempt);
@@ -307,11 +323,14 @@ impl Shared {
             if old.status != view.status {
                 news.remediation = view.remediation();
             }
-            self.delivery.post(news, self.runtime().as_ref());
-        }
+            news
+        });
         if !view.is_same(&old) {
             turned = view.turns(&old);
             self.show(view, &inbox);
+        }
+        if let Some(news) = news {
+            self.delivery.post(news, self.runtime().as_ref());
         }
         drop(inbox);
         if turned {

@@ -10,10 +10,15 @@ use crate::{AccessToken, AuthError, Generation, error::Failure, machine::Outlook
 impl Shared {
     /// A servable token, one newer than `after` if that is given, or the reason why not. Waits only for an attempt that is
     /// in flight or near, and then for its outcome, which all who wait share.
-    pub(crate) async fn wait_for_token(&self, after: Option<Generation>) -> Result<AccessToken, AuthError> {
-        if let Some(answer) = self.answer(after, None) {
-            return answer;
+    pub(crate) async fn token(&self, after: Option<Generation>) -> Result<AccessToken, AuthError> {
+        match self.answer(after, None) {
+            Some(answer) => answer,
+            // Boxed, so that the future stays small for those who are answered at once, in an outage the most.
+            None => Box::pin(self.wait(after)).await,
         }
+    }
+
+    async fn wait(&self, after: Option<Generation>) -> Result<AccessToken, AuthError> {
         let patience = match Handle::try_current() {
             Ok(_) => self.policy.caller_wait,
             // Nobody can wait here: there is no timer.

@@ -124,13 +124,32 @@ fn rule_on_error(fields: &Fields, secrets: &Secrets) -> Option<Ruling> {
         return Some(Ruling::Passing { rule: "passing-description", code, in_doubt: false });
     }
     let code = code?;
-    Some(if REJECTED.contains(&code.as_str()) {
-        Ruling::Rejected { rule: "rejected-code", code }
-    } else if TRANSIENT.contains(&code.as_str()) {
-        Ruling::Passing { rule: "transient-code", code: Some(code), in_doubt: false }
-    } else {
-        Ruling::Unconfirmed { rule: "unconfirmed-code", code }
+    Some(match saying_of(code.as_str()) {
+        Saying::Final => Ruling::Rejected { rule: "rejected-code", code },
+        Saying::Later | Saying::Slower => Ruling::Passing { rule: "transient-code", code: Some(code), in_doubt: false },
+        Saying::Unclear => Ruling::Unconfirmed { rule: "unconfirmed-code", code },
     })
+}
+
+/// What an error code says, wherever it is met.
+pub(crate) enum Saying {
+    Final,
+    Later,
+    Slower,
+    /// The code is ambiguous, or nobody knows it.
+    Unclear,
+}
+
+pub(crate) fn saying_of(code: &str) -> Saying {
+    if REJECTED.contains(&code) {
+        Saying::Final
+    } else if TRANSIENT.contains(&code) {
+        Saying::Later
+    } else if THROTTLED.contains(&code) {
+        Saying::Slower
+    } else {
+        Saying::Unclear
+    }
 }
 
 /// The code in `error` (RFC 6749 §5.2), or a known one in the places where some servers put it instead: at the top
@@ -155,7 +174,7 @@ fn code_of(fields: &Fields) -> Option<OAuthCode> {
 }
 
 fn is_known(code: &OAuthCode) -> bool {
-    [REJECTED, TRANSIENT, AMBIGUOUS].iter().any(|list| list.contains(&code.as_str()))
+    [REJECTED, TRANSIENT, THROTTLED, AMBIGUOUS].iter().any(|list| list.contains(&code.as_str()))
 }
 
 fn says_that_it_passes(fields: &Fields) -> bool {
@@ -220,7 +239,6 @@ const TRANSIENT: &[&str] = &[
     // RFC 6749 §4.1.2.1, RFC 8628 §3.5, RFC 9449 §8.
     "temporarily_unavailable",
     "server_error",
-    "slow_down",
     "authorization_pending",
     "use_dpop_nonce",
     // Outages in the words of Slack and of gateways.
@@ -228,12 +246,10 @@ const TRANSIENT: &[&str] = &[
     "fatal_error",
     "service_unavailable",
     "request_timeout",
-    // Too much at once.
-    "ratelimited",
-    "accesslimited",
-    "rate_limit_exceeded",
-    "too_many_requests",
 ];
+
+/// Too much at once: RFC 8628 §3.5, then Slack's and others' words.
+const THROTTLED: &[&str] = &["slow_down", "ratelimited", "accesslimited", "rate_limit_exceeded", "too_many_requests"];
 
 /// Codes that servers send in an outage as well as for a verdict; like unknown ones, they have to be confirmed.
 const AMBIGUOUS: &[&str] = &["invalid_request", "access_denied"];

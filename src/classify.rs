@@ -1,0 +1,466 @@
+//! What somebody else's error means: authentication, a time-out, a dead backend, or none of these.
+//!
+//! A [`Classifier`] looks at the types in an error's `source()` chain first, and at its texts only when no type said
+//! anything. It does not take a look-alike (`error 4010 occurred`) for the real thing.
+//!
+//! ```
+//! use std::io;
+//! use steadfast::classify::{Class, Classifier};
+//!
+//! let classifier = Classifier::standard();
+//!
+//! let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+//! assert_eq!(classifier.classify(&refused).class(), Class::Unavailable);
+//!
+//! // A chain that lost its types still has its text.
+//! let lost = io::Error::other("upstream said: 401 Unauthorized");
+//! let classified = classifier.classify(&lost);
+//! assert_eq!(classified.class(), Class::Authentication);
+//! assert_eq!(classified.rule(), "401-unauthorized");
+//!
+//! assert_eq!(classifier.classify_text("error 4010 occurred").class(), Class::Unknown);
+//! ```
+//!
+//! # Who is asked first
+//!
+//! 1. the host's typed rules ([`on`](Classifier::on), [`on_status`](Classifier::on_status)), on every error of the chain from
+//!    the outermost inwards, in the order they were added. The first answer is final;
+//! 2. our typed rules, on the whole chain;
+//! 3. the host's phrases ([`on_phrase`](Classifier::on_phrase)) in the texts of the chain;
+//! 4. our phrases.
+//!
+//! A later step is taken only if the earlier ones said nothing: **a type beats any text**.
+//!
+//! # When a chain says several things
+//!
+//! *An answer beats silence, and the more telling silence beats the less telling one*: `Authentication`, `Authorization` and
+//! `RateLimited` beat `Timeout`, which beats `Cancelled`, which beats `Unavailable`; among equals the outermost error, or
+//! the earliest place in a text, wins. So a time-out inside a connection error is a `Timeout`, a 401 inside a decode
+//! error is `Authentication`, and a time-out while the body of a 401 was read is `Authentication`.
+//!
+//! One exception: under one of *our own* errors no authentication or authorization is believed. It would be a word of the
+//! token endpoint, or of a proxy in front of it, about a request that never reached the backend.
+//!
+//! Wrappers whose `source()` leaves out the very error they wrap are opened: `std::io::Error`, `Arc<dyn Error>`, `h2::Error`,
+//! `reqwest_middleware::Error`, and the boxed `reqwest::Error` of the `oauth2` crate.
+//!
+//! # The rules
+#![doc = include_str!("classify/rules.md")]
+
+use std::{any::type_name, error::Error, fmt, sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use crate::failure::chain;
+
+mod phrases;
+mod scan;
+mod typed;
+use phrases::{PHRASES, Phrase, STANDARD};
+use scan::{Hit, Index, Shown, Table};
+use typed::{Finding, TYPED};
+
+/// Says what an error means. Cheap to clone, and [`standard`](Classifier::standard) fits in a `static`.
+///
+/// ```
+/// use std::fmt;
+/// use steadfast::classify::{Class, Classifier};
+///
+/// #[derive(Debug)]
+/// struct QuotaSpent;
+/// impl fmt::Display for QuotaSpent {
+///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+///         f.write_str("no more calls this month")
+///     }
+/// }
+/// impl std::error::Error for QuotaSpent {}
+///
+/// let classifier = Classifier::standard()
+///     .on(|_: &QuotaSpent| Some(Class::RateLimited))
+///     .on_phrase("please sign in", Class::Authentication)
+///     .without("timeout");
+///
+/// assert_eq!(classifier.classify(&QuotaSpent).class(), Class::RateLimited);
+/// assert_eq!(classifier.classify_text("Please sign in.").class(), Class::Authentication);
+/// assert_eq!(classifier.classify_text("the timeout is a song").class(), Class::Unknown);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Classifier {
+    // None: nothing but our own rules. Keeps `standard()` const.
+    host: Option<Arc<Host>>,
+}
+
+impl Classifier {
+    /// The rules listed in the [module's documentation](self), and nothing else.
+    #[must_use]
+    pub const fn standard() -> Self {
+        Self { host: None }
+    }
+
+    /// Adds a rule for the host's own error type, or for a case in which the host knows better than we do. `None` passes the
+    /// error on to the other rules. The rule's name is the type's.
+    #[must_use]
+    pub fn on<E: Error + 'static>(self, rule: impl Fn(&E) -> Option<Class> + Send + Sync + 'static) -> Self {
+        self.on_finding(move |error: &E| rule(error).map(|class| Finding { class, retry_after: None }))
+    }
+
+    /// Adds a rule for an error type that carries an HTTP status, read by [`Class::of_status`].
+    ///
+    /// ```
+    /// use std::{fmt, time::Duration};
+    /// use http::StatusCode;
+    /// use steadfast::classify::{CarriesStatus, Class, Classifier};
+    ///
+    /// #[derive(Debug)]
+    /// struct ApiError(StatusCode);
+    /// impl fmt::Display for ApiError {
+    ///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    ///         f.write_str("the API refused")
+    ///     }
+    /// }
+    /// impl std::error::Error for ApiError {}
+    /// impl CarriesStatus for ApiError {
+    ///     fn status(&self) -> Option<StatusCode> {
+    ///         Some(self.0)
+    ///     }
+    ///     fn retry_after(&self) -> Option<Duration> {
+    ///         Some(Duration::from_secs(7))
+    ///     }
+    /// }
+    ///
+    /// let classified = Classifier::standard()
+    ///     .on_status::<ApiError>()
+    ///     .classify(&ApiError(StatusCode::TOO_MANY_REQUESTS));
+    /// assert_eq!(classified.class(), Class::RateLimited);
+    /// assert_eq!(classified.retry_after(), Some(Duration::from_secs(7)));
+    /// ```
+    #[must_use]
+    pub fn on_status<E: CarriesStatus + Error + 'static>(self) -> Self {
+        self.on_finding(|error: &E| {
+            Some(Finding { class: Class::of_status(error.status()?)?, retry_after: error.retry_after() })
+        })
+    }
+
+    /// Adds a phrase: words, found whole and in any ASCII case, in texts that no type spoke for. A capital letter
+    /// is found in exactly that case. The phrase is the rule's name; one of fewer than three letters is never found.
+    #[must_use]
+    pub fn on_phrase(mut self, phrase: &'static str, class: Class) -> Self {
+        self.host_mut().add_phrase(Phrase::of_host(phrase, class));
+        self
+    }
+
+    /// Removes a rule of ours or of the host by its [name](Classified::rule). A name that no rule has changes nothing, so
+    /// that a rule whose feature is off can be named.
+    #[must_use]
+    pub fn without(mut self, rule: &'static str) -> Self {
+        self.host_mut().removed.push(rule);
+        self
+    }
+
+    /// Says what the error means. Looks at no more than 32 errors of the chain and the first 4 KiB of each text, and allocates
+    /// nothing.
+    #[must_use]
+    pub fn classify(&self, error: &(dyn Error + 'static)) -> Classified {
+        self.by_host_type(error)
+            .or_else(|| self.by_our_type(error))
+            .or_else(|| self.by_text(error))
+            .unwrap_or(Classified::UNKNOWN)
+    }
+
+    /// Says what a text means that is all that is left of an error.
+    #[must_use]
+    pub fn classify_text(&self, text: &str) -> Classified {
+        self.in_phrases(|table| table.scan(text.as_bytes(), self.removed()))
+            .map_or(Classified::UNKNOWN, Classified::by_text)
+    }
+
+    /// Every rule of ours that is compiled in: those by type, then the phrases.
+    pub fn rules() -> impl Iterator<Item = Rule> {
+        let typed = TYPED.iter().map(|rule| Rule {
+            name: rule.name,
+            evidence: Evidence::Type,
+            says: rule.says,
+            origin: rule.origin,
+        });
+        let phrases = PHRASES.iter().map(|phrase| Rule {
+            name: phrase.name,
+            evidence: Evidence::Text,
+            says: phrase.says.as_str(),
+            origin: phrase.origin,
+        });
+        typed.chain(phrases)
+    }
+
+    fn by_host_type(&self, error: &(dyn Error + 'static)) -> Option<Classified> {
+        let host = self.host.as_deref()?;
+        chain(error).find_map(|link| {
+            let mut asked = host.typed.iter().filter(|rule| !host.removes(rule.name));
+            asked.find_map(|rule| Some(Classified::by_type(rule.name, (rule.look)(link)?)))
+        })
+    }
+
+    fn by_our_type(&self, error: &(dyn Error + 'static)) -> Option<Classified> {
+        let mut best: Option<Classified> = None;
+        let mut under_ours = false;
+        for link in chain(error) {
+            let finding = TYPED.iter().find_map(|rule| Some((rule, (rule.look)(link)?)));
+            let Some((rule, finding)) = finding else {
+                continue;
+            };
+            if self.removed().contains(&rule.name) || (under_ours && finding.class.is_auth()) {
+                continue;
+            }
+            under_ours |= rule.ours;
+            let outweighs = |best: Classified| finding.class.weight() > best.class.weight();
+            if best.is_none_or(outweighs) {
+                best = Some(Classified::by_type(rule.name, finding));
+            }
+            if finding.class.is_answer() {
+                break;
+            }
+        }
+        best
+    }
+
+    fn by_text(&self, error: &(dyn Error + 'static)) -> Option<Classified> {
+        let mut shown = Shown::new();
+        let hit = self.in_phrases(|table| {
+            let mut best: Option<Hit> = None;
+            for link in chain(error) {
+                best = Hit::heavier(best, table.scan(shown.text_of(link), self.removed()));
+                if best.is_some_and(|hit| hit.class.is_answer()) {
+                    break;
+                }
+            }
+            best
+        });
+        hit.map(Classified::by_text)
+    }
+
+    /// Asks the host's phrases, then ours.
+    fn in_phrases(&self, mut ask: impl FnMut(&Table<'_>) -> Option<Hit>) -> Option<Hit> {
+        let host = self.host.as_deref().filter(|host| !host.phrases.is_empty());
+        host.and_then(|host| ask(&host.index.table(&host.phrases))).or_else(|| ask(&STANDARD))
+    }
+
+    fn removed(&self) -> &[&'static str] {
+        self.host.as_deref().map_or(&[], |host| &host.removed)
+    }
+
+    fn on_finding<E: Error + 'static>(mut self, rule: impl Fn(&E) -> Option<Finding> + Send + Sync + 'static) -> Self {
+        self.host_mut()
+            .typed
+            .push(HostTyped { name: type_name::<E>(), look: Arc::new(move |error| rule(error.downcast_ref()?)) });
+        self
+    }
+
+    fn host_mut(&mut self) -> &mut Host {
+        Arc::make_mut(self.host.get_or_insert_default())
+    }
+}
+
+/// What an error means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Class {
+    /// The credentials are missing, wrong or no longer good (401, RFC 9110 §15.5.2).
+    Authentication,
+    /// The credentials are good, but not for this (403, RFC 9110 §15.5.4).
+    Authorization,
+    /// Too many requests (429, RFC 6585 §4).
+    RateLimited,
+    /// No answer in time.
+    Timeout,
+    /// Given up by this side or by the peer, on purpose.
+    Cancelled,
+    /// The other side cannot be reached, broke off, or says that it is unwell (5xx).
+    Unavailable,
+    /// No rule knows the error.
+    Unknown,
+}
+
+impl Class {
+    /// Whether the error is about who is asking: [`Authentication`](Self::Authentication) or
+    /// [`Authorization`](Self::Authorization).
+    #[must_use]
+    pub const fn is_auth(self) -> bool {
+        matches!(self, Self::Authentication | Self::Authorization)
+    }
+
+    /// What an HTTP status means, if it means one of the classes.
+    ///
+    /// 401, 403, 408 and 429 have a class each. 407 and every 5xx but 501 and 505 is
+    /// [`Unavailable`](Self::Unavailable): after a proxy's 407 the backend was never reached, which must not be taken for a
+    /// sign of life, and a 504 is another's time-out, not ours.
+    #[must_use]
+    pub const fn of_status(status: StatusCode) -> Option<Self> {
+        match status.as_u16() {
+            401 => Some(Self::Authentication),
+            403 => Some(Self::Authorization),
+            408 => Some(Self::Timeout),
+            429 => Some(Self::RateLimited),
+            501 | 505 => None,
+            407 | 500..=599 => Some(Self::Unavailable),
+            _ => None,
+        }
+    }
+
+    /// The class in lower case, for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Authentication => "authentication",
+            Self::Authorization => "authorization",
+            Self::RateLimited => "rate limited",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Unavailable => "unavailable",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Of several classes in one error the heaviest is believed.
+    const fn weight(self) -> u8 {
+        match self {
+            Self::Authentication | Self::Authorization | Self::RateLimited => 4,
+            Self::Timeout => 3,
+            Self::Cancelled => 2,
+            Self::Unavailable => 1,
+            Self::Unknown => 0,
+        }
+    }
+
+    /// Somebody answered. Nothing outweighs that, so the search ends.
+    const fn is_answer(self) -> bool {
+        self.weight() == Self::Authentication.weight()
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A [`Class`], and how it was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classified {
+    class: Class,
+    rule: &'static str,
+    evidence: Evidence,
+    retry_after: Option<Duration>,
+}
+
+impl Classified {
+    const UNKNOWN: Self =
+        Self { class: Class::Unknown, rule: "unrecognised", evidence: Evidence::None, retry_after: None };
+
+    /// What the error means.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        self.class
+    }
+
+    /// The name of the rule that spoke, for logs and for [`Classifier::without`]; `unrecognised` if none did.
+    #[must_use]
+    pub const fn rule(&self) -> &'static str {
+        self.rule
+    }
+
+    /// What the rule looked at.
+    #[must_use]
+    pub const fn evidence(&self) -> Evidence {
+        self.evidence
+    }
+
+    /// How long the other side asked us to stay away (`Retry-After`, RFC 9110 §10.2.3), where the error carries it.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Whether the error is about who is asking.
+    #[must_use]
+    pub const fn is_auth(&self) -> bool {
+        self.class.is_auth()
+    }
+
+    fn by_type(rule: &'static str, finding: Finding) -> Self {
+        let Finding { class, retry_after } = finding;
+        Self { class, rule, evidence: Evidence::Type, retry_after }
+    }
+
+    fn by_text(hit: Hit) -> Self {
+        Self { class: hit.class, rule: hit.rule, evidence: Evidence::Text, retry_after: None }
+    }
+}
+
+/// What a verdict rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Evidence {
+    /// The type of an error, and what the error itself says about its kind.
+    Type,
+    /// Words in a text: weaker, for texts change without notice.
+    Text,
+    /// Nothing: no rule spoke.
+    None,
+}
+
+/// An error that carries the HTTP status of the answer it is about; see [`Classifier::on_status`].
+pub trait CarriesStatus {
+    /// The status, if there was an answer.
+    fn status(&self) -> Option<StatusCode>;
+
+    /// How long the answer asked to stay away. Defaults to `None`.
+    fn retry_after(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// One of our rules, as [`Classifier::rules`] lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rule {
+    /// The name that [`Classified::rule`] answers and [`Classifier::without`] takes.
+    pub name: &'static str,
+    /// Whether the rule looks at a type or at a text.
+    pub evidence: Evidence,
+    /// The class it answers with.
+    pub says: &'static str,
+    /// The library that returns the type, or prints the text.
+    pub origin: &'static str,
+}
+
+/// What a host added and removed.
+#[derive(Clone, Debug, Default)]
+struct Host {
+    typed: Vec<HostTyped>,
+    phrases: Vec<Phrase>,
+    index: Index<Vec<u16>>,
+    removed: Vec<&'static str>,
+}
+
+impl Host {
+    fn add_phrase(&mut self, phrase: Phrase) {
+        self.phrases.push(phrase);
+        self.index = Index::of(&self.phrases);
+    }
+
+    fn removes(&self, rule: &str) -> bool {
+        self.removed.contains(&rule)
+    }
+}
+
+#[derive(Clone)]
+struct HostTyped {
+    name: &'static str,
+    look: HostLook,
+}
+
+type HostLook = Arc<dyn Fn(&(dyn Error + 'static)) -> Option<Finding> + Send + Sync>;
+
+impl fmt::Debug for HostTyped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}

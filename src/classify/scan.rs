@@ -1,0 +1,340 @@
+//! Finds phrases in a text: whole words, in one pass, without allocating.
+
+use std::{
+    error::Error,
+    fmt::{self, Write as _},
+};
+
+use http::StatusCode;
+
+use super::{
+    Class,
+    phrases::{Phrase, Says},
+};
+
+/// Phrases, and the index that finds them.
+pub(super) struct Table<'a> {
+    phrases: &'a [Phrase],
+    heads: &'a Heads,
+    next: &'a [u16],
+}
+
+/// What a scan has found so far, and where it goes on.
+#[derive(Default)]
+struct Found {
+    best: Option<Hit>,
+    resume: usize,
+}
+
+/// A phrase that was found.
+#[derive(Clone, Copy)]
+pub(super) struct Hit {
+    pub(super) class: Class,
+    pub(super) rule: &'static str,
+}
+
+impl<'a> Table<'a> {
+    /// The heaviest phrase in the text's first 4 KiB; among equals the earliest.
+    ///
+    /// A phrase takes its words out of the text, so that the `timeout` in `504 gateway timeout` does not count as well.
+    pub(super) fn scan(&self, text: &[u8], removed: &[&str]) -> Option<Hit> {
+        let text = text.get(..WINDOW).unwrap_or(text);
+        let mut found = Found::default();
+        let mut inside = 0;
+        for base in (0..text.len()).step_by(64) {
+            let words = words(text, base);
+            // A word of fewer than three letters begins no phrase. What the block does not show counts as one more letter.
+            let mut starts = words & !(words << 1 | inside) & (words >> 1 | 1 << 63) & (words >> 2 | 3 << 62);
+            inside = words >> 63;
+            while starts != 0 {
+                let start = base + starts.trailing_zeros() as usize;
+                starts &= starts - 1;
+                let row = self.heads.first_row(text, start);
+                if row != NO_ROW && self.is_decided_at(text, start, row, removed, &mut found) {
+                    return found.best;
+                }
+            }
+        }
+        found.best
+    }
+
+    /// Takes in what begins here. Kept out of the loop, which most words pass without coming here.
+    #[inline(never)]
+    fn is_decided_at(&self, text: &[u8], start: usize, row: u16, removed: &[&str], found: &mut Found) -> bool {
+        if start < found.resume {
+            return false;
+        }
+        if let Some(end) = end_of_url(text, start) {
+            found.resume = end;
+        } else if let Some((end, hit)) = self.longest_at(text, start, row, removed) {
+            found.resume = end;
+            found.best = Hit::heavier(found.best, hit);
+        }
+        found.best.is_some_and(|hit| hit.class.is_answer())
+    }
+
+    /// The longest phrase that begins here, and where it ends. `None` inside for a look-alike, which means nothing.
+    fn longest_at(&self, text: &[u8], start: usize, mut row: u16, removed: &[&str]) -> Option<(usize, Option<Hit>)> {
+        let mut longest: Option<(usize, Option<Hit>)> = None;
+        while let Some(phrase) = self.phrases.get(usize::from(row)) {
+            row = self.next.get(usize::from(row)).copied().unwrap_or(NO_ROW);
+            let Some(found) = phrase_at(phrase.name.as_bytes(), text, start) else {
+                continue;
+            };
+            if longest.is_some_and(|(end, _)| end >= found.end) || removed.contains(&phrase.name) {
+                continue;
+            }
+            let class = match phrase.says {
+                Says::Class(class) => Some(class),
+                Says::LookAlike => None,
+                Says::Status => found.number.and_then(Class::of_status),
+            };
+            let rule = phrase.name;
+            longest = Some((found.end, class.map(|class| Hit { class, rule })));
+        }
+        longest
+    }
+}
+
+impl Hit {
+    /// The heavier of two; the first of two equals.
+    pub(super) fn heavier(first: Option<Self>, second: Option<Self>) -> Option<Self> {
+        let weight = |hit: Option<Self>| hit.map_or(0, |hit| hit.class.weight());
+        if weight(second) > weight(first) || first.is_none() { second } else { first }
+    }
+}
+
+/// Finds the phrases that can begin with the letters at hand. Rows that share a head are linked.
+#[derive(Clone, Debug)]
+pub(super) struct Index<N> {
+    heads: Heads,
+    next: N,
+}
+
+impl<const N: usize> Index<[u16; N]> {
+    pub(super) const fn of_table(phrases: &[Phrase; N]) -> Self {
+        let mut next = [NO_ROW; N];
+        Self { heads: Heads::link(phrases, &mut next), next }
+    }
+
+    pub(super) const fn table<'a>(&'a self, phrases: &'a [Phrase]) -> Table<'a> {
+        Table { phrases, heads: &self.heads, next: &self.next }
+    }
+}
+
+impl Index<Vec<u16>> {
+    pub(super) fn of(phrases: &[Phrase]) -> Self {
+        let mut next = vec![NO_ROW; phrases.len()];
+        Self { heads: Heads::link(phrases, &mut next), next }
+    }
+
+    pub(super) fn table<'a>(&'a self, phrases: &'a [Phrase]) -> Table<'a> {
+        Table { phrases, heads: &self.heads, next: &self.next }
+    }
+}
+
+impl Default for Index<Vec<u16>> {
+    fn default() -> Self {
+        Self::of(&[])
+    }
+}
+
+/// By the first three letters of a phrase: its first row, and the fourth letters that can follow. That keeps nearly every
+/// word of an ordinary text from being compared at all. Both cases of a letter are one.
+#[derive(Clone, Debug)]
+struct Heads {
+    row: [u16; HEADS],
+    fourth: [u32; HEADS],
+}
+
+impl Heads {
+    #[allow(clippy::indexing_slicing)] // a const fn has no `get`; a head is below HEADS
+    const fn link(phrases: &[Phrase], next: &mut [u16]) -> Self {
+        let mut heads = Self { row: [NO_ROW; HEADS], fourth: [0; HEADS] };
+        let mut row = phrases.len();
+        while row > 0 {
+            row -= 1;
+            let (_, name) = split_lead(phrases[row].name.as_bytes());
+            let [a, b, c, ref rest @ ..] = *name else { continue };
+            let head = head(u32::from_le_bytes([a, b, c, 0]));
+            heads.fourth[head] |= match *rest {
+                [d, ..] if is_letter(d) => 1 << (d & 31),
+                _ => u32::MAX,
+            };
+            next[row] = heads.row[head];
+            heads.row[head] = row as u16;
+        }
+        heads
+    }
+
+    fn first_row(&self, text: &[u8], start: usize) -> u16 {
+        let rest = text.get(start..).unwrap_or_default();
+        let letters = match rest.first_chunk() {
+            Some(letters) => u32::from_le_bytes(*letters),
+            // Three letters at the text's very end: no fourth.
+            None => rest.iter().rev().fold(0, |letters, &letter| letters << 8 | u32::from(letter)),
+        };
+        let head = head(letters);
+        let fourths = self.fourth.get(head).copied().unwrap_or(0);
+        if fourths >> (letters >> 24 & 31) & 1 == 0 {
+            return NO_ROW;
+        }
+        self.row.get(head).copied().unwrap_or(NO_ROW)
+    }
+}
+
+/// By the lower three of four letters, in either case.
+const fn head(letters: u32) -> usize {
+    let three = letters << 8 | 0x2020_2000;
+    (three.wrapping_mul(0x9E37_79B1) >> (32 - HEADS.ilog2())) as usize
+}
+
+/// One bit for each of 64 bytes: whether it is part of a word. Written so that the compiler takes 16 bytes at a time.
+fn words(text: &[u8], base: usize) -> u64 {
+    let rest = text.get(base..).unwrap_or_default();
+    let mut padded = [b' '; 64];
+    let block = rest.first_chunk().unwrap_or_else(|| {
+        if let Some(start) = padded.get_mut(..rest.len()) {
+            start.copy_from_slice(rest);
+        }
+        &padded
+    });
+    let mut flags = [0; 64];
+    flags.iter_mut().zip(block).for_each(|(flag, byte)| *flag = u8::from(is_word(*byte)));
+    let (groups, _) = flags.as_chunks::<8>();
+    groups.iter().enumerate().fold(0, |bits, (index, group)| {
+        // Gathers the lowest bit of each of eight bytes in the top byte.
+        let gathered = u64::from_le_bytes(*group).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        bits | gathered << (8 * index)
+    })
+}
+
+struct Standing {
+    end: usize,
+    number: Option<StatusCode>,
+}
+
+/// Whether the phrase stands here, as whole words with a [joint](after_joint) between them. `nnn` in a phrase is any HTTP
+/// status; a capital letter is found as a capital only.
+fn phrase_at(phrase: &[u8], text: &[u8], start: usize) -> Option<Standing> {
+    let (lead, mut phrase) = split_lead(phrase);
+    let mut number = None;
+    let mut at = start;
+    while let [letter, rest @ ..] = phrase {
+        let seen = *text.get(at)?;
+        if *letter == seen || *letter == seen.to_ascii_lowercase() {
+            at += 1;
+            phrase = rest;
+        } else if let Some(rest) = phrase.strip_prefix(b"nnn") {
+            number = Some(StatusCode::from_bytes(text.get(at..at + 3)?).ok()?);
+            at += 3;
+            phrase = rest;
+        } else if is_letter(*letter) {
+            return None;
+        } else {
+            at = after_joint(text, at)?;
+            phrase = rest;
+        }
+    }
+    let ends = text.get(at).is_none_or(|&byte| !is_word(byte));
+    (ends && follows(lead, text, start)).then_some(Standing { end: at, number })
+}
+
+/// A phrase is looked up by its first word that is not in every other text.
+#[allow(clippy::indexing_slicing)] // a const fn has no `get` and no iterator
+const fn split_lead(phrase: &[u8]) -> (&[u8], &[u8]) {
+    let mut lead = 0;
+    while lead < LEADS.len() {
+        if let Some((start, rest)) = phrase.split_at_checked(LEADS[lead].len())
+            && start.eq_ignore_ascii_case(LEADS[lead])
+        {
+            return (start, rest);
+        }
+        lead += 1;
+    }
+    (&[], phrase)
+}
+
+/// Whether these words, with single spaces, end where the rest of the phrase starts.
+fn follows(lead: &[u8], text: &[u8], start: usize) -> bool {
+    let Some((before, seen)) = start.checked_sub(lead.len()).and_then(|from| text.get(..start)?.split_at_checked(from))
+    else {
+        return false;
+    };
+    let same = |(lead, seen): (&u8, &u8)| match lead {
+        b'-' => *seen == b' ',
+        letter => letter.eq_ignore_ascii_case(seen),
+    };
+    lead.iter().zip(seen).all(same) && (lead.is_empty() || before.last().is_none_or(|&byte| !is_word(byte)))
+}
+
+/// What may stand between two words of a phrase: `status code 401`, `status_code=401`, `"status": 401`,
+/// `401 (Unauthorized)`, `401 - Unauthorized`. Not a quotation mark alone: `field 'authorization' required` is no challenge.
+fn after_joint(text: &[u8], at: usize) -> Option<usize> {
+    let rest = text.get(at..)?;
+    let is_joint = |byte: &&u8| matches!(byte, b' ' | b':' | b'=' | b'(' | b'_' | b'-' | b'"' | b'`');
+    let len = rest.iter().take(4).take_while(is_joint).count();
+    let joins = matches!(
+        rest.get(..len)?,
+        b" " | b" `" | b"_" | b"-" | b":" | b"=" | b"(" | b": " | b" (" | b" = " | b" - " | b"\":" | b"\": " | b"\":\""
+    );
+    joins.then_some(at.checked_add(len)?)
+}
+
+/// Addresses are full of words that mean nothing: `https://example.com/timeout`.
+fn end_of_url(text: &[u8], start: usize) -> Option<usize> {
+    let rest = text.get(start..)?;
+    let begins = |scheme: &[u8]| rest.get(..scheme.len()).is_some_and(|seen| seen.eq_ignore_ascii_case(scheme));
+    if !matches!(rest, [b'h' | b'H', ..]) || !begins(b"http://") && !begins(b"https://") {
+        return None;
+    }
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"')>]`".contains(byte);
+    Some(start + rest.iter().position(ends).unwrap_or(rest.len()))
+}
+
+/// What an error prints, cut off at the window's end.
+pub(super) struct Shown {
+    bytes: [u8; WINDOW],
+    len: usize,
+}
+
+impl Shown {
+    pub(super) const fn new() -> Self {
+        Self { bytes: [0; WINDOW], len: 0 }
+    }
+
+    /// An error that fails to print is taken for what it printed until then.
+    pub(super) fn text_of(&mut self, error: &(dyn Error + 'static)) -> &[u8] {
+        self.len = 0;
+        let _ = write!(self, "{error}");
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl fmt::Write for Shown {
+    /// An error ends the printing: what follows is not looked at.
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
+        let len = text.len().min(room.len());
+        if let (Some(room), Some(text)) = (room.get_mut(..len), text.as_bytes().get(..len)) {
+            room.copy_from_slice(text);
+        }
+        self.len += len;
+        if len == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+/// Part of a word, seen from outside it. `--timeout` and `timeout_ms` are names of things, not words.
+const fn is_word(byte: u8) -> bool {
+    is_letter(byte) | (byte == b'-')
+}
+
+/// Part of a word of a phrase.
+const fn is_letter(byte: u8) -> bool {
+    ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10) | (byte == b'_') | (byte >= 0x80)
+}
+
+const LEADS: [&[u8]; 4] = [b"no-", b"not-", b"backend-", b"caller-does-not-"];
+const WINDOW: usize = 4096;
+const HEADS: usize = 2048;
+const NO_ROW: u16 = u16::MAX;

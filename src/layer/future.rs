@@ -1,0 +1,277 @@
+//! One request's way through the layer.
+
+use std::{
+    fmt,
+    future::Future,
+    ops::ControlFlow,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tokio::{runtime::Handle, time::sleep};
+use tower_service::Service;
+
+use super::{
+    LayerError, Replay,
+    message::{RequestMessage, ResponseMessage},
+    settings::Settings,
+};
+use crate::{AccessToken, AuthError, BoxError, Challenge, Generation, Rejection, monitor::rejection::Say};
+
+pin_project! {
+    /// The future of [`Auth`](super::Auth): the response, after a replay where one was due.
+    ///
+    /// Cancel safe: dropping it gives back all it holds of the inner service, and never cancels a refresh.
+    ///
+    /// # Panics
+    /// When it is polled again after its result.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, P, Req>
+    where
+        S: Service<Req>,
+        P: Replay<Req, S::Response>,
+    {
+        #[pin]
+        state: State<S::Future, Pause<S, Req, S::Response, P::Drain>>,
+        exchange: Exchange<P, P::Spare<S>>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, P> {
+        Sending {
+            #[pin]
+            response: F,
+        },
+        // Boxed, so that the future of the path that is taken every time stays small. Empty once there was a result.
+        Paused { pause: Option<Box<P>> },
+    }
+}
+
+/// A request that cannot go out yet, for the first time or again. While it waits for a token it holds no readiness of the
+/// inner service, which others may need to get on: `service` has not been polled since it was cloned or called.
+struct Pause<S, Req, Res, D> {
+    service: S,
+    request: Req,
+    until: Until<Res, D>,
+}
+
+enum Until<Res, D> {
+    /// There is a token. If there is none to be had, the refused response is all there is to return.
+    Token { token: TokenFuture, refused: Option<Res> },
+    /// The refused response has made way for the replay.
+    Drained { drain: D, token: AccessToken },
+    /// The service is ready.
+    Ready { token: AccessToken },
+}
+
+type TokenFuture = Pin<Box<dyn Future<Output = Result<AccessToken, AuthError>> + Send>>;
+
+/// What accompanies a request, whatever it waits for.
+struct Exchange<P, Spare> {
+    settings: Arc<Settings>,
+    replay: P,
+    /// Of the token that the request carries; none where it carries none of ours.
+    generation: Option<Generation>,
+    /// What a replay needs, if the request may be sent again.
+    spare: Option<Spare>,
+    /// It has been sent again with another token.
+    renewed: bool,
+    /// It has been sent again after the token had settled.
+    settled: bool,
+}
+
+impl<S, P, Req> ResponseFuture<S, P, Req>
+where
+    S: Service<Req>,
+    Req: RequestMessage,
+    P: Replay<Req, S::Response>,
+{
+    /// The request does not concern us: it goes out as it is.
+    pub(super) fn untouched(settings: Arc<Settings>, replay: P, mut ready: S, request: Req) -> Self {
+        let response = ready.call(request);
+        Self { state: State::Sending { response }, exchange: Exchange::new(settings, replay) }
+    }
+
+    pub(super) fn sending(settings: Arc<Settings>, replay: P, ready: S, request: Req, token: &AccessToken) -> Self {
+        let mut exchange = Exchange::new(settings, replay);
+        let response = exchange.send(ready, request, token);
+        Self { state: State::Sending { response }, exchange }
+    }
+
+    pub(super) fn waiting(settings: Arc<Settings>, replay: P, unpolled: S, request: Req) -> Self {
+        let tokens = settings.tokens.clone();
+        let token: TokenFuture = Box::pin(async move { tokens.token().await });
+        let pause = Pause { service: unpolled, request, until: Until::Token { token, refused: None } };
+        Self { state: State::Paused { pause: Some(Box::new(pause)) }, exchange: Exchange::new(settings, replay) }
+    }
+}
+
+impl<S, P, Req> Future for ResponseFuture<S, P, Req>
+where
+    S: Service<Req, Response: ResponseMessage, Error: Into<BoxError>>,
+    Req: RequestMessage,
+    P: Replay<Req, S::Response>,
+{
+    type Output = Result<S::Response, LayerError>;
+
+    #[expect(clippy::panic, reason = "the contract of futures: they are not polled after their result")]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Sending { response } => {
+                    let response = ready!(response.poll(context)).map_err(LayerError::inner_of)?;
+                    match this.exchange.answered(response) {
+                        ControlFlow::Break(response) => return Poll::Ready(Ok(response)),
+                        ControlFlow::Continue(pause) => State::Paused { pause: Some(Box::new(pause)) },
+                    }
+                }
+                StateProj::Paused { pause } => {
+                    let Some(waiting) = pause else { panic!("`ResponseFuture` polled after its result") };
+                    let over = ready!(waiting.poll::<P>(context));
+                    match (over, pause.take()) {
+                        (ControlFlow::Break(result), _) => return Poll::Ready(result),
+                        (ControlFlow::Continue(token), Some(pause)) => {
+                            let Pause { service, request, until: _ } = *pause;
+                            State::Sending { response: this.exchange.send(service, request, &token) }
+                        }
+                        (ControlFlow::Continue(_), None) => unreachable!(),
+                    }
+                }
+            };
+            // Drops what has been waited for before the next step: a permit in it may be the one the replay needs.
+            this.state.set(next);
+        }
+    }
+}
+
+impl<S, Req, Res, D> Pause<S, Req, Res, D>
+where
+    D: Future<Output = ()> + Unpin,
+{
+    /// The token to send the request with, or the result if it is not to be sent.
+    fn poll<P>(&mut self, context: &mut Context<'_>) -> Poll<ControlFlow<Result<Res, LayerError>, AccessToken>>
+    where
+        S: Service<Req, Response = Res, Error: Into<BoxError>>,
+        P: Replay<Req, Res, Drain = D>,
+    {
+        loop {
+            self.until = match &mut self.until {
+                Until::Token { token, refused } => match (ready!(token.as_mut().poll(context)), refused.take()) {
+                    (Ok(token), Some(refused)) => Until::Drained { drain: P::drain(refused), token },
+                    (Ok(token), None) => Until::Ready { token },
+                    (Err(_), Some(refused)) => return Poll::Ready(ControlFlow::Break(Ok(refused))),
+                    (Err(error), None) => return Poll::Ready(ControlFlow::Break(Err(LayerError::Auth(error)))),
+                },
+                Until::Drained { drain, token } => {
+                    ready!(Pin::new(drain).poll(context));
+                    Until::Ready { token: token.clone() }
+                }
+                Until::Ready { token } => {
+                    return Poll::Ready(match ready!(self.service.poll_ready(context)) {
+                        Ok(()) => ControlFlow::Continue(token.clone()),
+                        Err(error) => ControlFlow::Break(Err(LayerError::inner_of(error))),
+                    });
+                }
+            };
+        }
+    }
+}
+
+impl<P, Spare> Exchange<P, Spare> {
+    const fn new(settings: Arc<Settings>, replay: P) -> Self {
+        Self { settings, replay, generation: None, spare: None, renewed: false, settled: false }
+    }
+
+    fn send<S, Req>(&mut self, mut ready: S, mut request: Req, token: &AccessToken) -> S::Future
+    where
+        S: Service<Req>,
+        Req: RequestMessage,
+        P: Replay<Req, S::Response, Spare<S> = Spare>,
+    {
+        let may_be_resent = !(self.renewed && self.settled);
+        // Before the token is attached, so that the copy holds none.
+        let copy = if may_be_resent { self.replay.copy(&request) } else { None };
+        self.settings.attach(&mut request, token);
+        self.generation = Some(token.generation());
+        let response = ready.call(request);
+        self.spare = copy.map(|copy| P::keep(copy, ready));
+        response
+    }
+
+    /// Says what the response means, and whether it is the one to return.
+    fn answered<S, Req, Res>(&mut self, mut response: Res) -> ControlFlow<Res, Pause<S, Req, Res, P::Drain>>
+    where
+        Res: ResponseMessage,
+        P: Replay<Req, Res, Spare<S> = Spare>,
+    {
+        let Some(generation) = self.generation else { return ControlFlow::Break(response) };
+        let tokens = &self.settings.tokens;
+        match self.settings.say(&response) {
+            Say::Refused => {}
+            said @ (Say::Accepted | Say::Nothing) => {
+                if said == Say::Accepted {
+                    tokens.accept(generation);
+                }
+                if self.settings.tag_responses {
+                    response.extensions_mut().insert(generation);
+                }
+                return ControlFlow::Break(response);
+            }
+        }
+        let challenge = Challenge::most_telling(response.headers());
+        let rejection = tokens.reject(generation, challenge.as_ref());
+        response.extensions_mut().insert(generation);
+        if let Some(challenge) = challenge {
+            response.extensions_mut().insert(challenge);
+        }
+        let Some(spare) = self.spare.take() else { return ControlFlow::Break(response) };
+        let Some(token) = self.next_token(rejection, generation) else { return ControlFlow::Break(response) };
+        tracing::debug!(
+            target: "steadfast::layer",
+            generation = generation.get(),
+            ?rejection,
+            "a request was refused and will be sent again"
+        );
+        let (request, service) = P::take(spare);
+        ControlFlow::Continue(Pause { service, request, until: Until::Token { token, refused: Some(response) } })
+    }
+
+    /// The token to send the request again with, if it is to be sent again.
+    fn next_token(&mut self, rejection: Rejection, generation: Generation) -> Option<TokenFuture> {
+        let tokens = self.settings.tokens.clone();
+        match rejection {
+            Rejection::Superseded | Rejection::Refreshing if !self.renewed => {
+                self.renewed = true;
+                Some(Box::pin(async move { tokens.token_after(generation).await }))
+            }
+            // Outside a runtime nobody can wait.
+            Rejection::Settling(wait) if !self.settled && Handle::try_current().is_ok() => {
+                self.settled = true;
+                Some(Box::pin(async move {
+                    sleep(wait).await;
+                    tokens.try_token()
+                }))
+            }
+            Rejection::Superseded
+            | Rejection::Refreshing
+            | Rejection::Settling(_)
+            | Rejection::PassThrough
+            | Rejection::HandToHost => None,
+        }
+    }
+}
+
+impl<S, P, Req> fmt::Debug for ResponseFuture<S, P, Req>
+where
+    S: Service<Req>,
+    P: Replay<Req, S::Response>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").field("generation", &self.exchange.generation).finish_non_exhaustive()
+    }
+}

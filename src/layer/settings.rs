@@ -1,0 +1,67 @@
+//! What the layer was told, and what it decides by it.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::{RequestMessage, ResponseMessage};
+use crate::{
+    AccessToken, MonitoredTokenSource, Origin,
+    monitor::rejection::{Answer, Say},
+    origin::Target,
+};
+
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) tokens: MonitoredTokenSource,
+    pub(super) origins: Vec<Origin>,
+    pub(super) inner_is_bound: bool,
+    pub(super) header: HeaderName,
+    pub(super) rejected_when: Option<Arc<Predicate>>,
+    pub(super) tag_responses: bool,
+}
+
+type Predicate = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
+
+impl Settings {
+    /// Whether the token belongs on this request.
+    pub(super) fn concerns(&self, request: &mut impl RequestMessage) -> bool {
+        let allowed = self.allows(&request.target());
+        let Some(own) = request.headers().get(&self.header) else { return allowed };
+        // The caller's own credentials are the caller's affair. Ours, copied from another request, are not.
+        if !allowed && self.tokens.servable().is_some_and(|token| token.authorization() == own) {
+            request.headers_mut().remove(&self.header);
+        }
+        false
+    }
+
+    pub(super) fn attach(&self, request: &mut impl RequestMessage, token: &AccessToken) {
+        request.headers_mut().insert(self.header.clone(), token.authorization());
+    }
+
+    fn allows(&self, target: &Target<'_>) -> bool {
+        match target {
+            Target::Relative => self.inner_is_bound,
+            Target::Absolute { .. } => self.origins.iter().any(|origin| origin.is_of(target)),
+            Target::Unclear(_) => false,
+        }
+    }
+
+    pub(super) fn say(&self, response: &impl ResponseMessage) -> Say {
+        // The client has followed a redirect to a place that has not seen the token and cannot judge it.
+        if response.came_from().is_some_and(|target| !self.allows(&target)) {
+            return Say::Nothing;
+        }
+        let (status, headers) = (response.status(), response.headers());
+        let refused = self.rejected_when.as_ref().is_some_and(|refused| refused(status, headers));
+        if refused { Say::Refused } else { Answer::of(status, headers).say() }
+    }
+
+    pub(super) fn show(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+        f.debug_struct(name)
+            .field("tokens", &self.tokens)
+            .field("origins", &self.origins)
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,104 @@
+//! Texts that libraries and services really print, each with its source, and what the phrases make of them.
+#![allow(clippy::print_stdout, clippy::expect_used)] // the confusion table is the point; a test may expect
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use steadfast::classify::{Classifier, Evidence};
+
+#[test]
+fn the_phrases_read_every_text_of_the_corpus_as_a_human_does() {
+    let mut confusion: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut misread = Vec::new();
+    for Text { class, text, .. } in corpus() {
+        let read = Classifier::standard().classify_text(&text);
+        *confusion.entry((class, read.class().as_str())).or_default() += 1;
+        if read.class().as_str() != class {
+            misread.push(format!("{class} read as {read:?}: {text}"));
+        }
+    }
+
+    print_table(&confusion);
+    assert!(misread.is_empty(), "{misread:#?}");
+}
+
+#[test]
+fn every_phrase_has_a_text_that_somebody_prints() {
+    let mut read: HashSet<&str> = HashSet::new();
+    for Text { text, .. } in corpus() {
+        read.insert(Classifier::standard().classify_text(&text).rule());
+    }
+
+    let unread: Vec<_> = Classifier::rules()
+        .filter(|rule| rule.evidence == Evidence::Text && rule.says != "nothing")
+        .map(|rule| rule.name)
+        .filter(|name| !read.contains(name))
+        .collect();
+    assert!(unread.is_empty(), "{unread:#?}");
+}
+
+#[test]
+fn every_look_alike_keeps_a_text_from_being_misread() {
+    let look_alikes = Classifier::rules().filter(|rule| rule.says == "nothing");
+    for name in look_alikes.map(|rule| rule.name) {
+        let without = Classifier::standard().without(name);
+        let needed = corpus().any(|Text { class, text, .. }| {
+            class == "unknown" && without.classify_text(&text).class().as_str() != "unknown"
+        });
+        assert!(needed, "{name}");
+    }
+}
+
+#[test]
+fn the_corpus_is_large_and_each_text_has_a_source() {
+    let texts: BTreeSet<String> = corpus().map(|text| text.text).collect();
+    let negatives = corpus().filter(|text| text.class == "unknown").count();
+
+    assert_eq!(texts.len(), corpus().count(), "a text twice");
+    assert!(texts.len() >= 60 + 30 && negatives >= 30);
+    assert!(corpus().all(|text| !text.source.is_empty()));
+}
+
+/// Case, what surrounds a text, and where in a longer text it stands make no difference.
+#[test]
+fn a_text_means_the_same_wherever_it_stands() {
+    for Text { class, text, .. } in corpus() {
+        for around in [format!("probe failed: {text}"), format!("({text})")] {
+            let read = Classifier::standard().classify_text(&around);
+            assert_eq!(read.class().as_str(), class, "{around}");
+        }
+    }
+}
+
+struct Text {
+    class: &'static str,
+    text: String,
+    source: &'static str,
+}
+
+/// One text a line: its class, the text with `\n` for a line break, and where it is printed.
+fn corpus() -> impl Iterator<Item = Text> {
+    CORPUS.lines().map(|line| {
+        let mut columns = line.split('\t');
+        let mut column = || columns.next().expect("three columns");
+        Text { class: column(), text: column().replace("\\n", "\n"), source: column() }
+    })
+}
+
+fn print_table(confusion: &BTreeMap<(&str, &str), usize>) {
+    let classes: BTreeSet<&str> = confusion.keys().flat_map(|&(is, read)| [is, read]).collect();
+    let count = |is, read| confusion.get(&(is, read)).copied().unwrap_or(0);
+
+    print!("{:>16} |", "is \\ read as");
+    classes.iter().for_each(|class| print!("{class:>15}"));
+    println!("{:>12}{:>10}", "precision", "recall");
+    for &class in &classes {
+        print!("{class:>16} |");
+        classes.iter().for_each(|&read| print!("{:>15}", count(class, read)));
+        let right = count(class, class) as f64;
+        let read_so: usize = classes.iter().map(|&is| count(is, class)).sum();
+        let is_so: usize = classes.iter().map(|&read| count(class, read)).sum();
+        println!("{:>12.3}{:>10.3}", right / read_so as f64, right / is_so as f64);
+    }
+}
+
+const CORPUS: &str = include_str!("classify_corpus.tsv");
