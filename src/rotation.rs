@@ -89,6 +89,7 @@ mod grant;
 pub use grant::Grant;
 
 mod transaction;
+mod trouble;
 mod unsaved;
 
 use self::unsaved::Memory;
@@ -101,7 +102,8 @@ use crate::{
 /// A login that many processes share: a [`TokenSource`] over a [`Grant`] and a [`GrantStore`]. See the
 /// [module's documentation](self).
 ///
-/// Cheap to clone; a clone that the host keeps can [`sign_in`](Self::sign_in) while another is being monitored.
+/// Cheap to clone; a clone that the host keeps can [`sign_in`](Self::sign_in) while another is being monitored. It knows which
+/// access token was handed out last, so one of them is for one monitor: two monitors in a process share a *store*.
 #[derive(Clone)]
 pub struct SharedLogin(Arc<Login>);
 

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Login,
+    trouble::{Condemned, SIGN_IN, Trouble, condemns, failed},
     unsaved::{Memory, Unsaved},
 };
 use crate::{
@@ -18,12 +19,6 @@ use crate::{
     schedule::{Doubling, Jitter, Validity},
     store::{Content, Fingerprint, Lease, Record, Revision, StoreError, StoredGrant, StoredToken, Tombstone},
 };
-
-/// Why a transaction brought no token.
-pub(super) enum Trouble {
-    Store(StoreError),
-    Issue(IssueError),
-}
 
 /// What a login is exchanged from: the stored one, or the grant's own where nothing is stored.
 struct Basis {
@@ -325,62 +320,13 @@ enum Stored {
     Adopted(IssuedToken),
 }
 
-impl From<StoreError> for Trouble {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<IssueError> for Trouble {
-    fn from(error: IssueError) -> Self {
-        Self::Issue(error)
-    }
-}
-
 /// A lease outlasts an exchange that takes all of its time, and the store's calls around it.
 pub(super) fn ttl(request: &IssueRequest) -> Duration {
     request.time_limit().saturating_add(LEASE_MARGIN)
 }
 
-fn failed(error: StoreError) -> IssueError {
-    if error.is_busy() {
-        return IssueError::busy(error);
-    }
-    let rule = error.rule();
-    if let StoreError::Foreign = error {
-        return IssueError::new(Verdict::Replaced, Delivery::NotSent, rule, error).with_advice(OTHER_LOGIN);
-    }
-    IssueError::new(Verdict::Transient, Delivery::NotSent, rule, error)
-}
-
-/// Whether a rejection is about the refresh token. One about the client or the request is no reason to end a login that
-/// other processes use with success.
-pub(super) fn condemns(error: &IssueError) -> bool {
-    matches!(error.verdict(), Verdict::Rejected(code) if ABOUT_THE_LOGIN.contains(&code.as_str()))
-}
-
-/// Under an [`IssueError`]: the stored login is a tombstone.
-#[derive(Debug, thiserror::Error)]
-#[error("the stored login was rejected before, and nobody has signed in since")]
-struct Condemned;
-
 pub(super) const TARGET: &str = "steadfast::rotation";
 const UNSAVED: &str = "a rotated refresh token could not be saved; it is kept in memory, and tried again";
-pub(super) const SIGN_IN: &str = "sign in again: the login was revoked, or its refresh token was used up by a process that ended \
-                       before it could save the next one";
-const OTHER_LOGIN: &str = "the store holds another login: start again with that account and client, or sign in again";
-const ABOUT_THE_LOGIN: &[&str] = &[
-    "invalid_grant",
-    "invalid_token",
-    "refresh_token_expired",
-    "refresh_token_reused",
-    "refresh_token_invalidated",
-    "refresh_token_not_found",
-    "bad_refresh_token",
-    "invalid_refresh_token",
-    "token_expired",
-    "token_revoked",
-];
 const LEASE_MARGIN: Duration = Duration::from_secs(15);
 const STORE_CALL: Duration = Duration::from_secs(5);
 const FIRST_LOOK: Duration = Duration::from_millis(5);

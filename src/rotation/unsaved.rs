@@ -6,7 +6,8 @@ use tokio::time::sleep;
 
 use super::{
     Login,
-    transaction::{SIGN_IN, TARGET, Trouble, condemns, ttl},
+    transaction::{TARGET, ttl},
+    trouble::{SIGN_IN, Trouble, condemns},
 };
 use crate::{
     IssueRequest, IssuedToken,

@@ -1,4 +1,4 @@
-//! What a store keeps: a login with its newest tokens, or the note that it is dead; as versioned JSON.
+//! What a store keeps: a login with its newest tokens, or the note that it is dead.
 
 use std::{fmt, time::Duration};
 
@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 
 use super::StoreError;
 use crate::{IssuedToken, OAuthCode};
+
+mod document;
 
 /// The store's counter: each commit writes the next number. The first is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,13 +105,7 @@ impl Record {
     /// As JSON text; a secret as a whole.
     #[must_use]
     pub fn to_json(&self) -> SecretString {
-        let (grant, tombstone) = match self.content.clone() {
-            Content::Grant(grant) => (Some(grant.into()), None),
-            Content::Tombstone(tombstone) => (None, Some(tombstone)),
-        };
-        let document = Document { version: VERSION, revision: self.revision.0, grant, tombstone };
-        // Strings and numbers only, so this cannot fail.
-        SecretString::from(serde_json::to_string(&document).unwrap_or_default())
+        document::write(self.revision.0, self.content.clone())
     }
 
     /// From JSON text.
@@ -117,23 +113,7 @@ impl Record {
     /// # Errors
     /// [`StoreError::Corrupt`] or [`StoreError::Newer`].
     pub fn from_json(text: &str) -> Result<Self, StoreError> {
-        // Not serde's own words: they repeat what they stumble over, and that may be a token.
-        let corrupt = |error: serde_json::Error| {
-            StoreError::Corrupt(format!("line {} column {} of the text", error.line(), error.column()).into())
-        };
-        let Version { version } = serde_json::from_str(text).map_err(corrupt)?;
-        if version > VERSION {
-            return Err(StoreError::Newer);
-        }
-        let Document { version: _, revision, grant, tombstone } = serde_json::from_str(text).map_err(corrupt)?;
-        let content = match (grant, tombstone) {
-            (Some(grant), None) => Content::Grant(grant.into()),
-            (None, Some(tombstone)) => Content::Tombstone(tombstone),
-            (Some(_), Some(_)) | (None, None) => return Err(StoreError::Corrupt("neither login nor tombstone".into())),
-        };
-        if revision == 0 {
-            return Err(StoreError::Corrupt("a revision of 0".into()));
-        }
+        let (revision, content) = document::read(text)?;
         Ok(Self { revision: Revision(revision), content })
     }
 }
@@ -347,68 +327,3 @@ impl Fingerprint {
         Self(URL_SAFE_NO_PAD.encode(Sha256::digest(secret.expose_secret())))
     }
 }
-
-/// The text's outermost part, in every version.
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Document {
-    version: u32,
-    revision: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    grant: Option<GrantDocument>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    tombstone: Option<Tombstone>,
-}
-
-/// The one form in which the secrets are plain text: it lives for the length of a call.
-#[derive(Serialize, Deserialize)]
-struct GrantDocument {
-    identity: Identity,
-    terms: Terms,
-    origin: Option<Fingerprint>,
-    refresh_token: Option<String>,
-    access_token: Option<TokenDocument>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TokenDocument {
-    secret: String,
-    issued_at_ms: u64,
-    lifetime_ms: Option<u64>,
-    scopes: Vec<String>,
-}
-
-impl From<StoredGrant> for GrantDocument {
-    fn from(grant: StoredGrant) -> Self {
-        let StoredGrant { identity, terms, origin, refresh_token, access_token } = grant;
-        let plain = |secret: &SecretString| secret.expose_secret().to_owned();
-        let access_token = access_token.map(|token| {
-            let StoredToken { secret, issued_at, lifetime, scopes } = token;
-            let (issued_at_ms, lifetime_ms) = (millis(issued_at), lifetime.map(millis));
-            TokenDocument { secret: plain(&secret), issued_at_ms, lifetime_ms, scopes }
-        });
-        Self { identity, terms, origin, refresh_token: refresh_token.as_ref().map(plain), access_token }
-    }
-}
-
-impl From<GrantDocument> for StoredGrant {
-    fn from(document: GrantDocument) -> Self {
-        let GrantDocument { identity, terms, origin, refresh_token, access_token } = document;
-        let access_token = access_token.map(|token| {
-            let TokenDocument { secret, issued_at_ms, lifetime_ms, scopes } = token;
-            let lifetime = lifetime_ms.map(Duration::from_millis);
-            StoredToken { secret: secret.into(), issued_at: Duration::from_millis(issued_at_ms), lifetime, scopes }
-        });
-        Self { identity, terms, origin, refresh_token: refresh_token.map(Into::into), access_token }
-    }
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-const VERSION: u32 = 1;
