@@ -32,6 +32,7 @@ pub struct IssueError {
     rule: &'static str,
     retry_after: Option<Duration>,
     client: Option<Box<Client>>,
+    advice: Option<&'static str>,
     cause: Option<BoxError>,
 }
 
@@ -53,13 +54,27 @@ impl IssueError {
         Self::new(Verdict::Rejected(code), Delivery::Answered, "source", cause)
     }
 
+    /// Somebody else is at work on the same login: nothing was sent. Tried again soon, and not counted as a try of the short
+    /// retry.
+    ///
+    /// ```
+    /// use steadfast::{Delivery, IssueError};
+    ///
+    /// let busy = IssueError::busy("another process refreshes this login");
+    /// assert!(busy.is_busy());
+    /// assert_eq!(busy.delivery(), Delivery::NotSent);
+    /// ```
+    pub fn busy(cause: impl Into<BoxError>) -> Self {
+        Self::new(Verdict::Transient, Delivery::NotSent, BUSY, cause)
+    }
+
     pub(crate) fn new(verdict: Verdict, delivery: Delivery, rule: &'static str, cause: impl Into<BoxError>) -> Self {
-        Self { verdict, delivery, rule, retry_after: None, client: None, cause: Some(cause.into()) }
+        Self { cause: Some(cause.into()), verdict, ..Self::of_rule(delivery, rule) }
     }
 
     /// A failure that the library itself noticed, with nothing under it.
     pub(crate) const fn of_rule(delivery: Delivery, rule: &'static str) -> Self {
-        Self { verdict: Verdict::Transient, delivery, rule, retry_after: None, client: None, cause: None }
+        Self { verdict: Verdict::Transient, delivery, rule, retry_after: None, client: None, advice: None, cause: None }
     }
 
     /// The attempt was not made, or not to its end, because the monitor was stopped.
@@ -91,6 +106,13 @@ impl IssueError {
         self
     }
 
+    /// What a human can do about it, where the library knows better than the code alone says.
+    #[cfg(feature = "oauth2")]
+    pub(crate) const fn with_advice(mut self, advice: &'static str) -> Self {
+        self.advice = Some(advice);
+        self
+    }
+
     /// What the failure means.
     #[must_use]
     pub const fn verdict(&self) -> &Verdict {
@@ -101,6 +123,12 @@ impl IssueError {
     #[must_use]
     pub const fn delivery(&self) -> Delivery {
         self.delivery
+    }
+
+    /// Whether the attempt only found somebody else at work.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.rule == BUSY
     }
 
     /// The name of the rule that reached the verdict, for logs.
@@ -118,6 +146,10 @@ impl IssueError {
     /// The client registration in words.
     pub(crate) fn client(&self) -> Option<String> {
         self.client.as_ref().map(|client| format!("client {} at {}", client.id, client.issuer))
+    }
+
+    pub(crate) const fn advice(&self) -> Option<&'static str> {
+        self.advice
     }
 
     /// Wraps what a source returned. An `IssueError` in its chain decides. Anything else is transient, for only the
@@ -140,13 +172,14 @@ impl IssueError {
     }
 
     fn without_cause(&self) -> Self {
-        let Self { verdict, delivery, rule, retry_after, client, cause: _ } = self;
+        let Self { verdict, delivery, rule, retry_after, client, advice, cause: _ } = self;
         Self {
             verdict: verdict.clone(),
             delivery: *delivery,
             rule,
             retry_after: *retry_after,
             client: client.clone(),
+            advice: *advice,
             cause: None,
         }
     }
@@ -155,7 +188,7 @@ impl IssueError {
 impl fmt::Debug for IssueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the cause: what a foreign error says may hold anything. Whoever wants it takes it from `source()`.
-        let Self { verdict, delivery, rule, retry_after, client, cause: _ } = self;
+        let Self { verdict, delivery, rule, retry_after, client, advice: _, cause: _ } = self;
         f.debug_struct("IssueError")
             .field("verdict", verdict)
             .field("delivery", delivery)
@@ -174,6 +207,7 @@ impl fmt::Display for IssueError {
             Verdict::Rejected(code) => {
                 write!(f, "the authorization server rejected the grant: {code}")
             }
+            Verdict::Replaced => f.write_str("another login has taken this one's place in the store"),
             Verdict::Cancelled => f.write_str("the attempt to obtain a token was cancelled by the shutdown"),
         }
     }
@@ -196,6 +230,8 @@ pub enum Verdict {
     Unconfirmed(OAuthCode),
     /// The authorization server's final word on this grant.
     Rejected(OAuthCode),
+    /// The store holds somebody else's login now. Final, as a rejection is; no server was asked.
+    Replaced,
     /// The library's own shutdown: no verdict at all.
     Cancelled,
 }
@@ -296,4 +332,6 @@ const fn is_format_character(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
+/// The rule is the mark: what it says and what is done about it cannot drift apart.
+const BUSY: &str = "busy";
 const MAX_CHAIN: usize = 32;

@@ -69,9 +69,10 @@
 //! # What it does not do
 //!
 //! - One handle is for one resource (one audience). Two APIs that judge tokens differently get two handles.
-//! - A rotated refresh token (`oauth::RefreshTokenGrant`) lives in memory; a host that wants to survive a restart keeps it
-//!   itself (`on_rotation`). Between the server's rotation and that write, a crash loses the login, and so does a lost answer
-//!   from a server that gives no grace for replayed tokens.
+//! - Alone, `oauth::RefreshTokenGrant` keeps a rotated refresh token in memory. A login that is to survive a restart, or that
+//!   several processes or machines share, goes into a store: see the modules `rotation` and `store`. What even then can be
+//!   lost, and when, is written down in `rotation`: in short, a crash between the server's rotation and our write, and an
+//!   answer that never arrives, if the server gives no grace for replayed tokens.
 //! - It does not sign anybody in: the first refresh token is the host's to get.
 //!
 //! # Where it differs, on purpose
@@ -89,9 +90,11 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `oauth2` | yes | the `oauth` module: refresh token and client credentials grants |
+//! | `oauth2` | yes | the `oauth` module: refresh token and client credentials grants; `store` and `rotation` for logins that many processes share |
 //! | `reqwest` | yes | the ready-made HTTP client for the token endpoint |
 //! | `rustls` | yes | TLS for that client |
+//! | `redis` | no | `store::RedisStore`, for logins that many machines share |
+//! | `redis-rustls` | no | TLS to Redis |
 //! | `h2`, `hyper`, `hyper-util`, `reqwest-012`, `reqwest-middleware`, `tonic`, `tower` | no | the [classifier](classify) knows that library's errors by type; `reqwest` brings `hyper` and `hyper-util` |
 //! | `reqwest-middleware` | no | besides, `AuthLayer` is a middleware of `reqwest-middleware` 0.5 |
 //! | `testing` | no | the `testing` module: a scripted authorization server, a protected API, clocks to drive |
@@ -142,6 +145,12 @@ pub use monitor::{BuildError, Builder, Driver, MonitoredTokenSource, Rejection, 
 
 pub mod layer;
 pub use layer::{Auth, AuthLayer, LayerError};
+
+#[cfg(feature = "oauth2")]
+pub mod store;
+
+#[cfg(feature = "oauth2")]
+pub mod rotation;
 
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -13,6 +13,7 @@ mod builder;
 pub use builder::{ClientAuth, GrantBuilder, GrantError};
 
 mod exchange;
+pub use exchange::Exchanged;
 
 mod response;
 pub(crate) use response::{Saying, saying_of};

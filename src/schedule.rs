@@ -132,6 +132,19 @@ impl ShortRetry {
         let due = now.after(wait).max(floor);
         (self.tries < policy.max_tries && due.mono <= self.until.mono).then_some(due)
     }
+
+    /// A try came to nothing because somebody else was at work: no try counted, no wait doubled. The time it takes counts,
+    /// or whoever never finishes would hold us here for ever.
+    pub(crate) fn deferred(
+        &self,
+        now: Now,
+        floor: Deadline,
+        policy: &RefreshPolicy,
+        jitter: &mut Jitter,
+    ) -> Option<Deadline> {
+        let due = now.after(jitter.around(policy.initial_retry_interval, SHORT_JITTER)).max(floor);
+        (due.mono <= self.until.mono).then_some(due)
+    }
 }
 
 /// Waits that double up to a cap.

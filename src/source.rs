@@ -1,11 +1,11 @@
 //! The host's (or our) way to obtain a new access token over the network.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{BoxError, IssuedToken};
+use crate::{BoxError, IssuedToken, RefreshPolicy};
 
 /// A way to obtain a new access token over the network. It never caches: that is the monitor's work.
 ///
@@ -38,6 +38,13 @@ pub trait TokenSource: Send + Sync + 'static {
     fn can_refresh(&self) -> bool {
         true
     }
+
+    /// How long a call may take on top of [`attempt_timeout`](RefreshPolicy::attempt_timeout), for what is no exchange with
+    /// the token endpoint: waiting until another process is done with the same login. A source that says so bounds
+    /// its exchange by [`IssueRequest::time_limit`] itself. Defaults to none.
+    fn extra_time(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// What the monitor tells a source about the token it wants.
@@ -49,17 +56,19 @@ pub trait TokenSource: Send + Sync + 'static {
 /// assert_eq!(request.reason(), IssueReason::Rejected);
 /// assert!(request.claims().is_some());
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct IssueRequest {
     reason: IssueReason,
     claims: Option<String>,
+    policy: Option<Arc<RefreshPolicy>>,
+    cancelled: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl IssueRequest {
     /// A request for this reason. Public so that sources can be tested without a monitor.
     #[must_use]
     pub const fn new(reason: IssueReason) -> Self {
-        Self { reason, claims: None }
+        Self { reason, claims: None, policy: None, cancelled: None }
     }
 
     /// Adds the claims that a resource server asked for (Continuous Access Evaluation), as decoded JSON text.
@@ -67,6 +76,34 @@ impl IssueRequest {
     pub fn with_claims(mut self, claims: impl Into<String>) -> Self {
         self.claims = Some(claims.into());
         self
+    }
+
+    /// The policy of the monitor that asks.
+    pub(crate) fn under(mut self, policy: Arc<RefreshPolicy>) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    pub(crate) fn cancelled_when(mut self, cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.cancelled = Some(Arc::new(cancelled));
+        self
+    }
+
+    pub(crate) fn policy(&self) -> &RefreshPolicy {
+        self.policy.as_deref().unwrap_or(&RefreshPolicy::DEFAULT)
+    }
+
+    /// The time limit of one exchange, from connecting to the last byte of the answer.
+    #[must_use]
+    pub fn time_limit(&self) -> Duration {
+        self.policy().attempt_timeout
+    }
+
+    /// Whether nobody wants the token any more: the monitor was shut down, or has new credentials. A source that had to
+    /// wait before it could send looks here, and sends nothing.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.as_ref().is_some_and(|cancelled| cancelled())
     }
 
     /// Why a token is wanted now.
@@ -85,10 +122,23 @@ impl IssueRequest {
 impl fmt::Debug for IssueRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Claims may hold the user's address, or what a session is bound to.
-        let Self { reason, claims } = self;
-        f.debug_struct("IssueRequest").field("reason", reason).field("claims", &claims.as_ref().map(|_| "…")).finish()
+        let Self { reason, claims, policy: _, cancelled: _ } = self;
+        f.debug_struct("IssueRequest")
+            .field("reason", reason)
+            .field("claims", &claims.as_ref().map(|_| "…"))
+            .finish_non_exhaustive()
     }
 }
+
+/// What is asked for counts, not who asks.
+impl PartialEq for IssueRequest {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { reason, claims, policy: _, cancelled: _ } = other;
+        self.reason == *reason && self.claims == *claims
+    }
+}
+
+impl Eq for IssueRequest {}
 
 /// Why an attempt was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -215,6 +265,10 @@ impl TokenSource for Box<dyn TokenSource> {
     fn can_refresh(&self) -> bool {
         (**self).can_refresh()
     }
+
+    fn extra_time(&self) -> Duration {
+        (**self).extra_time()
+    }
 }
 
 #[async_trait]
@@ -225,5 +279,9 @@ impl<T: TokenSource + ?Sized> TokenSource for Arc<T> {
 
     fn can_refresh(&self) -> bool {
         (**self).can_refresh()
+    }
+
+    fn extra_time(&self) -> Duration {
+        (**self).extra_time()
     }
 }

@@ -103,6 +103,8 @@ pub enum UnauthenticatedReason {
     CeilingExceeded(Duration),
     /// The resource server refuses a token that cannot be refreshed.
     RejectedByResource,
+    /// Another account's login has taken this one's place in the store that it was kept in.
+    Replaced,
 }
 
 impl fmt::Display for UnauthenticatedReason {
@@ -115,6 +117,7 @@ impl fmt::Display for UnauthenticatedReason {
                 write!(f, "no token for longer than the ceiling of {}", humantime::format_duration(*ceiling))
             }
             Self::RejectedByResource => f.write_str("the resource server refuses the token"),
+            Self::Replaced => f.write_str("another account's login has taken this one's place in the store"),
         }
     }
 }
@@ -165,6 +168,9 @@ pub struct StatusEvent {
     pub reason: String,
     /// When the next attempt is due, if one is scheduled.
     pub next_attempt: Option<SystemTime>,
+    /// Whether a restart now would lose the login: a rotated refresh token is held in memory, because the place where it is
+    /// kept could not be written.
+    pub unsaved: bool,
     /// Whether restarting the process would help. Only after a panic of our own: a restart cannot mint a token.
     pub restart_helps: bool,
     /// What a human can do about it. Given once in a run, and only for a permanent verdict.
@@ -248,6 +254,7 @@ impl StatusSink for TracingSink {
                     from = event.from.name(),
                     to = event.to.name(),
                     serving = event.serving,
+                    unsaved = event.unsaved,
                     restart_helps = event.restart_helps,
                     remediation = event.remediation,
                     "{}",

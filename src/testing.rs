@@ -40,6 +40,9 @@
 
 mod api;
 mod call;
+#[cfg(feature = "oauth2")]
+#[cfg_attr(docsrs, doc(cfg(feature = "oauth2")))]
+pub mod conformance;
 mod fields;
 mod grants;
 mod idp;

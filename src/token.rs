@@ -54,13 +54,19 @@ pub struct IssuedToken {
     secret: SecretString,
     lifetime: Lifetime,
     scopes: Vec<String>,
+    unsaved: bool,
 }
 
 impl IssuedToken {
     /// A bearer token (RFC 6750) of unknown lifetime.
     #[must_use]
     pub fn bearer(secret: impl Into<String>) -> Self {
-        Self { secret: SecretString::from(secret.into()), lifetime: Lifetime::Unknown, scopes: Vec::new() }
+        Self {
+            secret: SecretString::from(secret.into()),
+            lifetime: Lifetime::Unknown,
+            scopes: Vec::new(),
+            unsaved: false,
+        }
     }
 
     /// How long the token is good for, counted from the moment the request for it was sent
@@ -81,10 +87,29 @@ impl IssuedToken {
         self
     }
 
+    /// Says that what came with this token, a rotated refresh token, could not be saved: the token is good, but a restart now
+    /// would lose the login. Becomes [`StatusEvent::unsaved`](crate::StatusEvent::unsaved). Defaults to `false`.
+    #[must_use]
+    pub const fn unsaved(mut self, unsaved: bool) -> Self {
+        self.unsaved = unsaved;
+        self
+    }
+
     /// The lifetime, as far as it is known.
     #[must_use]
     pub const fn lifetime(&self) -> Lifetime {
         self.lifetime
+    }
+
+    /// Whether a restart now would lose the login that this token came from.
+    #[must_use]
+    pub const fn is_unsaved(&self) -> bool {
+        self.unsaved
+    }
+
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn granted_scopes(&self) -> &[String] {
+        &self.scopes
     }
 
     /// `None` for a secret that cannot stand in a header.

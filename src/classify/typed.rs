@@ -84,7 +84,7 @@ fn auth_error(error: &AuthError) -> Option<Finding> {
 /// Our own verdict stands: what failed is the way to a token, and the token endpoint's own word is in the verdict already.
 fn issue_error(error: &IssueError) -> Option<Finding> {
     let class = match error.verdict() {
-        Verdict::Rejected(_) => Class::Authentication,
+        Verdict::Rejected(_) | Verdict::Replaced => Class::Authentication,
         Verdict::Transient | Verdict::Unconfirmed(_) => Class::Unavailable,
         Verdict::Cancelled => Class::Cancelled,
     };

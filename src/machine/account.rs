@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    Delivery, Generation, IssueError, IssueReason, OAuthCode, RefreshPolicy, Verdict,
+    Delivery, Generation, IssueError, IssueReason, OAuthCode, RefreshPolicy, UnauthenticatedReason, Verdict,
     schedule::{Budget, Deadline, Now, capped},
 };
 
@@ -89,10 +89,16 @@ impl Account {
         if floor.passed(now) { now.after(Duration::ZERO) } else { floor }
     }
 
-    /// Whether this failure is the authorization server's final word on the grant.
-    pub(super) fn final_word(&mut self, error: &IssueError, confirmations: u32, now: Now) -> Option<OAuthCode> {
+    /// Whether this failure is the last word on the grant.
+    pub(super) fn final_word(
+        &mut self,
+        error: &IssueError,
+        confirmations: u32,
+        now: Now,
+    ) -> Option<UnauthenticatedReason> {
         match (error.verdict(), error.delivery()) {
-            (Verdict::Rejected(code), _) => return Some(code.clone()),
+            (Verdict::Rejected(code), _) => return Some(UnauthenticatedReason::Rejected(code.clone())),
+            (Verdict::Replaced, _) => return Some(UnauthenticatedReason::Replaced),
             (Verdict::Unconfirmed(code), _) => {
                 let known = self.suspicion.take().filter(|suspicion| suspicion.code == *code);
                 let mut suspicion = known.unwrap_or_else(|| Suspicion::new(code, now));
@@ -100,7 +106,7 @@ impl Account {
                 let confirmed = suspicion.answers >= confirmations && suspicion.confirmed_from.passed(now);
                 self.suspicion = Some(suspicion);
                 if confirmed && self.held.is_none() {
-                    return Some(code.clone());
+                    return Some(UnauthenticatedReason::Rejected(code.clone()));
                 }
             }
             // Another answer came in between: the code was not repeated. A broken connection says nothing about it.

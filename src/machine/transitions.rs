@@ -93,8 +93,8 @@ impl Machine {
             return;
         };
         self.account.attempt_failed(error, &self.policy, now);
-        if let Some(code) = self.account.final_word(error, self.policy.max_tries, now) {
-            self.state = State::Unauthenticated(UnauthenticatedReason::Rejected(code));
+        if let Some(reason) = self.account.final_word(error, self.policy.max_tries, now) {
+            self.state = State::Unauthenticated(reason);
             return;
         }
         // The next try is no longer the nudge: it has to heed what the server just asked for.
@@ -107,7 +107,11 @@ impl Machine {
         }
         let (policy, jitter) = (&*self.policy, &mut self.jitter);
         let mut next_try = |mut retry: ShortRetry| {
-            let due = retry.failed(now, floor, policy, jitter)?;
+            let due = if error.is_busy() {
+                retry.deferred(now, floor, policy, jitter)?
+            } else {
+                retry.failed(now, floor, policy, jitter)?
+            };
             Some(Work::Scheduled { due, reason, retry: Some(retry) })
         };
         let again = match &self.state {

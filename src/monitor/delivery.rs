@@ -20,14 +20,15 @@ struct Slot {
     // Boxed: almost always there is none.
     next: Option<Box<StatusEvent>>,
     sequence: u64,
-    posted: (AuthStatus, bool),
+    /// Status, serving, unsaved: what makes an event news.
+    posted: (AuthStatus, bool, bool),
     told: AuthStatus,
     at_work: bool,
 }
 
 impl Delivery {
     pub(crate) fn to(sink: Arc<dyn StatusSink>) -> Self {
-        let posted = (AuthStatus::Pending, false);
+        let posted = (AuthStatus::Pending, false, false);
         let slot = Slot { next: None, sequence: 0, told: posted.0.clone(), posted, at_work: false };
         Self { sink, slot: Mutex::new(slot), turned: Notify::new() }
     }
@@ -36,7 +37,7 @@ impl Delivery {
     /// news is kept for the next that comes with one.
     pub(crate) fn post(self: &Arc<Self>, mut event: StatusEvent, runtime: Option<&Handle>) {
         let mut slot = self.slot();
-        let news = (event.to.clone(), event.serving);
+        let news = (event.to.clone(), event.serving, event.unsaved);
         if slot.posted == news {
             return;
         }

@@ -38,6 +38,7 @@ pub(crate) struct Driver {
     /// Claims that the attempt in flight was told of.
     asked: Option<String>,
     cause: Option<Arc<IssueError>>,
+    unsaved: bool,
     outcomes: u64,
     epoch: u64,
     /// News that was not published, for a handle had opened another run by then.
@@ -71,6 +72,7 @@ impl Driver {
             claims: None,
             asked: None,
             cause: None,
+            unsaved: false,
             outcomes: 0,
             epoch: 0,
             owed: false,
@@ -150,6 +152,7 @@ impl Driver {
             // An attempt of the old source goes on to its end, unheard: it may be saving a rotated refresh token.
             (self.source, self.epoch, self.attempt) = (source, epoch, None);
             (self.token, self.claims, self.asked, self.cause) = (None, None, None, None);
+            self.unsaved = false;
             self.step(Event::Reauthenticated { can_refresh });
         }
         self.shared.read();
@@ -226,6 +229,7 @@ impl Driver {
             generation = generation.get(),
             "a token was issued"
         );
+        self.unsaved = issued.is_unsaved();
         self.token = Some(AccessToken::new(issued, authorization, term));
         self.cause = None;
         self.outcomes += 1;
@@ -271,6 +275,7 @@ impl Driver {
             can_refresh: self.source.can_refresh(),
             outcomes: self.outcomes,
             cause: self.cause.clone(),
+            unsaved: self.unsaved,
         };
         let news = publish.is_some() || self.owed;
         let current = self.shared.publish(view, self.machine.open_run(), self.epoch, news);
@@ -287,7 +292,10 @@ impl Driver {
             reason = %reason,
             "an attempt starts"
         );
-        let mut request = IssueRequest::new(reason);
+        let gate = Arc::clone(&self.shared);
+        let mut request = IssueRequest::new(reason)
+            .under(Arc::clone(&self.shared.policy))
+            .cancelled_when(move || !gate.may_start(run));
         if let Some(claims) = &self.claims {
             request = request.with_claims(claims.clone());
         }
@@ -301,7 +309,8 @@ impl Driver {
                 if !shared.may_start(run) {
                     return Err(IssueError::cancelled());
                 }
-                match timeout(shared.policy.attempt_timeout, source.issue(&request)).await {
+                let limit = shared.policy.attempt_timeout.saturating_add(source.extra_time());
+                match timeout(limit, source.issue(&request)).await {
                     Ok(result) => result.map_err(|error| {
                         IssueError::from_source(error, |foreign| {
                             let classified = classifier.classify(foreign);

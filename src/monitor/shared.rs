@@ -99,6 +99,7 @@ impl Shared {
             can_refresh,
             outcomes: 0,
             cause: None,
+            unsaved: false,
         };
         Self {
             name,
@@ -246,6 +247,7 @@ impl Shared {
             at: wall_time(self.clock.wall()).unwrap_or(std::time::SystemTime::UNIX_EPOCH),
             reason,
             next_attempt: next_attempt.and_then(wall_time),
+            unsaved: false,
             restart_helps: to == AuthStatus::Stopped(StopReason::DriverPanicked),
             remediation: None,
             to,
@@ -300,10 +302,11 @@ impl Shared {
         self.gate.store(run.map_or(CLOSED, Run::number), Ordering::Release);
         let mut turned = false;
         let old = self.view.load_full();
-        let news = news.then(|| {
+        let news = (news || old.unsaved != view.unsaved).then(|| {
             let now = self.clock.now();
             let next_attempt = view.next_attempt.map(|at| now.wall.saturating_add(at.remaining(now)));
             let mut news = self.news(view.status.clone(), view.token.is_some(), view.reason(&old), next_attempt);
+            news.unsaved = view.unsaved;
             if old.status != view.status {
                 news.remediation = view.remediation();
             }

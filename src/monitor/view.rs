@@ -24,6 +24,8 @@ pub(crate) struct View {
     /// How many attempts have ended; a waiting caller waits for the next one.
     pub(crate) outcomes: u64,
     pub(crate) cause: Option<Arc<IssueError>>,
+    /// The latest token's refresh token is in memory only.
+    pub(crate) unsaved: bool,
 }
 
 impl View {
@@ -50,7 +52,8 @@ impl View {
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let Self { token, status, outlook, next_attempt, latest, forced, can_refresh, outcomes, cause: _ } = other;
+        let Self { token, status, outlook, next_attempt, latest, forced, can_refresh, outcomes, unsaved, cause: _ } =
+            other;
         !self.turns(other)
             && self.token.is_some() == token.is_some()
             && self.status == *status
@@ -60,6 +63,7 @@ impl View {
             && self.forced == *forced
             && self.can_refresh == *can_refresh
             && self.outcomes == *outcomes
+            && self.unsaved == *unsaved
     }
 
     /// Whether somebody who waits would find something new.
@@ -72,7 +76,12 @@ impl View {
     pub(super) fn reason(&self, old: &Self) -> String {
         let Self { token, status, cause, .. } = self;
         if token.is_some() && *status == AuthStatus::Running {
-            return "a token is being served".to_owned();
+            return if self.unsaved {
+                "a token is being served; its refresh token could not be saved, a restart now would lose the login"
+            } else {
+                "a token is being served"
+            }
+            .to_owned();
         }
         if token.is_none() && old.token.is_some() && *status == old.status {
             return format!("{status}; the held token has ended");
@@ -96,8 +105,19 @@ impl View {
 
     /// What a human can do about a permanent verdict.
     pub(super) fn remediation(&self) -> Option<String> {
-        let AuthStatus::Unauthenticated(UnauthenticatedReason::Rejected(code)) = &self.status else { return None };
-        let advice = match code.as_str() {
+        let code = match &self.status {
+            AuthStatus::Unauthenticated(UnauthenticatedReason::Rejected(code)) => code.as_str(),
+            AuthStatus::Unauthenticated(UnauthenticatedReason::Replaced) => "",
+            AuthStatus::Pending
+            | AuthStatus::Running
+            | AuthStatus::AuthRetrying(_)
+            | AuthStatus::Unauthenticated(_)
+            | AuthStatus::Stopped(_) => return None,
+        };
+        if let Some(advice) = self.cause.as_deref().and_then(IssueError::advice) {
+            return Some(advice.to_owned());
+        }
+        let advice = match code {
             "invalid_client"
             | "unauthorized_client"
             | "invalid_client_id"

@@ -32,9 +32,12 @@ pub(crate) struct Exchange {
 }
 
 /// What came of an exchange. The new refresh token counts even where nothing else in the answer is of use.
-pub(crate) struct Exchanged {
-    pub(crate) issued: Result<IssuedToken, IssueError>,
-    pub(crate) refresh_token: Option<SecretString>,
+#[derive(Debug)]
+pub struct Exchanged {
+    /// The access token, or why there is none.
+    pub issued: Result<IssuedToken, IssueError>,
+    /// The refresh token that takes the old one's place, if one came.
+    pub refresh_token: Option<SecretString>,
 }
 
 impl Exchange {
@@ -156,6 +159,29 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    /// The token endpoint without its query, where a tenant's key may stand.
+    pub(crate) fn issuer(&self) -> String {
+        let mut url = self.token_url.clone();
+        url.set_query(None);
+        url.into()
+    }
+
+    pub(crate) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    pub(crate) fn scopes_asked(&self) -> &[String] {
+        &self.scopes
+    }
+
+    /// The resources, and what some servers call `audience` instead.
+    pub(crate) fn audience(&self) -> impl Iterator<Item = &str> {
+        let params = self.params.iter().filter(|(name, _)| name == AUDIENCE).map(|(_, value)| value.expose_secret());
+        self.resources.iter().map(String::as_str).chain(params)
+    }
+}
+
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange")
@@ -201,6 +227,9 @@ impl SyncHttpClient for Scribe {
 
 /// RFC 8707 §2.
 const RESOURCE: &str = "resource";
+
+/// Auth0 and others; RFC 8693 §2.1.
+const AUDIENCE: &str = "audience";
 
 /// OpenID Connect Core §5.5; sent to the token endpoint for Continuous Access Evaluation.
 const CLAIMS: &str = "claims";

@@ -18,9 +18,9 @@ use crate::{BoxError, IssueRequest, IssuedToken, TokenSource};
 /// rotates it (RFC 9700 §4.14).
 ///
 /// A new refresh token replaces the old one before [`issue`](TokenSource::issue) returns; an answer without one keeps
-/// the old one. A rotated token lives in this grant only: a host that wants to survive a restart keeps it, see
-/// [`on_rotation`](GrantBuilder::on_rotation). Two grants (or two handles) on one refresh token spend it twice;
-/// clone the handle instead.
+/// the old one. A rotated token lives in this grant only: a login that is to survive a restart, or that several processes
+/// share, goes into a store, see [`SharedLogin`](crate::rotation::SharedLogin). Two grants (or two handles) on one refresh
+/// token spend it twice; clone the handle instead.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -71,6 +71,14 @@ impl RefreshTokenGrant {
     /// One exchange, without a word to the state: for those who keep the refresh token elsewhere.
     pub(crate) async fn exchange(&self, refresh_token: &SecretString, request: &IssueRequest) -> Exchanged {
         self.exchange.refresh(refresh_token, request).await
+    }
+
+    pub(crate) const fn endpoint(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    pub(crate) fn refresh_token(&self) -> SecretString {
+        self.current().clone()
     }
 
     fn adopt(&self, refresh_token: SecretString) {
@@ -196,12 +204,20 @@ impl ClientCredentialsGrant {
     pub fn builder(token_url: impl Into<String>, client_id: impl Into<String>) -> GrantBuilder<ClientCredentials> {
         GrantBuilder::new(ClientCredentials(()), token_url, client_id)
     }
+
+    pub(crate) async fn exchange(&self, request: &IssueRequest) -> Exchanged {
+        self.exchange.client_credentials(request).await
+    }
+
+    pub(crate) const fn endpoint(&self) -> &Exchange {
+        &self.exchange
+    }
 }
 
 #[async_trait]
 impl TokenSource for ClientCredentialsGrant {
     async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError> {
-        Ok(self.exchange.client_credentials(request).await.issued?)
+        Ok(self.exchange(request).await.issued?)
     }
 }
 

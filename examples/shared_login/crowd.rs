@@ -1,0 +1,80 @@
+//! Processes that share a login, and the one that starts them.
+
+use std::{
+    env,
+    process::{ExitCode, Stdio},
+    time::Instant,
+};
+
+use steadfast::{
+    BoxError, IssueReason, IssueRequest, TokenSource,
+    oauth::RefreshTokenGrant,
+    rotation::SharedLogin,
+    store::GrantStore,
+    testing::{Answer, ScriptedIdp},
+};
+use tokio::process::Command;
+
+/// Starts the processes and says what became of them.
+pub(crate) async fn run(processes: u64, turns: u64, place: &str) -> Result<ExitCode, BoxError> {
+    let idp = ScriptedIdp::start().await;
+    idp.rotating().always(Answer::success());
+    let refresh_token = idp.login();
+    let began = Instant::now();
+    let workers = (1..=processes).map(|number| {
+        let worker = Command::new(env::current_exe().unwrap_or_default())
+            .env("LOGIN_WORKER", number.to_string())
+            .env("LOGIN_TURNS", turns.to_string())
+            .env("LOGIN_PLACE", place)
+            .env("LOGIN_TOKEN_URL", idp.token_url())
+            .env("LOGIN_REFRESH_TOKEN", &refresh_token)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn();
+        async { Ok::<_, BoxError>(worker?.wait_with_output().await?) }
+    });
+    let (mut exchanged, mut adopted, mut failed) = (0, 0, 0);
+    for output in futures_util::future::join_all(workers).await {
+        let text = String::from_utf8(output?.stdout)?;
+        print!("{text}");
+        let counts: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        match counts[..] {
+            [_, of_its_own, from_others] => (exchanged, adopted) = (exchanged + of_its_own, adopted + from_others),
+            _ => failed += 1,
+        }
+    }
+    println!(
+        "{} exchanges at the server for {} tokens in {:.2?}; {adopted} taken up from others; {failed} processes failed",
+        idp.calls(),
+        exchanged + adopted,
+        began.elapsed()
+    );
+    let well = failed == 0 && !idp.reuse_detected() && idp.calls() as u64 == exchanged && idp.most_in_flight() <= 1;
+    println!("{}", if well { "no refresh token was used twice" } else { "something went wrong" });
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(crate) fn is_worker() -> bool {
+    env::var_os("LOGIN_WORKER").is_some()
+}
+
+/// Obtains one token after the other, and says where they came from.
+pub(crate) async fn work(store: impl GrantStore) -> Result<(), BoxError> {
+    let token_url = env::var("LOGIN_TOKEN_URL")?;
+    let grant = RefreshTokenGrant::builder(token_url, "my-cli", env::var("LOGIN_REFRESH_TOKEN")?).build()?;
+    let login = SharedLogin::builder(grant, store).account("alice").build();
+    let mut turns: u64 = env::var("LOGIN_TURNS")?.parse()?;
+    while turns > 0 {
+        match login.issue(&IssueRequest::new(IssueReason::Ahead)).await {
+            Ok(_) => turns -= 1,
+            Err(error) => eprintln!("{error}"),
+        }
+    }
+    let tally = login.tally();
+    let number = env::var("LOGIN_WORKER")?;
+    println!(
+        "process {number:>2} refreshed {:>3} times and took up {:>3} tokens of others",
+        tally.exchanged, tally.adopted
+    );
+    Ok(())
+}

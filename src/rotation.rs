@@ -1,0 +1,299 @@
+//! One login, many processes: the exchange of a refresh token as a transaction over a [store](crate::store).
+//!
+//! Two processes that refresh one login at the same time spend its refresh token twice; a server that rotates refresh tokens
+//! takes that for a theft and revokes the login (RFC 9700 §4.14.2). A [`SharedLogin`] is a [`TokenSource`] that does
+//! the following instead, each time the monitor wants a token:
+//!
+//! 1. **Lease** the login. Whoever finds it leased looks again and again for a few seconds, and takes the token that the
+//!    holder brings; if none comes, the attempt has failed *not sent, busy*, which counts as no try of the short retry.
+//! 2. **Read it again** under the lease. Another process's newer access token is taken if client, scopes and audience are
+//!    the same and it is not due yet; else the stored refresh token is exchanged.
+//! 3. **Exchange**, with the lease renewed just before and all along.
+//! 4. **Commit** the new pair, on the revision that was read, before anybody sees the access token.
+//! 5. **Release** the lease.
+//!
+//! ```
+//! # #[cfg(all(feature = "testing", feature = "reqwest"))]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
+//! # use steadfast::testing::{Answer, ScriptedIdp};
+//! # let idp = ScriptedIdp::start().await;
+//! # idp.rotating().always(Answer::success());
+//! # let (token_url, refresh_token) = (idp.token_url(), idp.login());
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("login.json");
+//! use steadfast::{MonitoredTokenSource, oauth::RefreshTokenGrant, rotation::SharedLogin, store::FileStore};
+//!
+//! // In each of two processes; the refresh token counts only while the store is empty.
+//! let start = || {
+//!     let grant = RefreshTokenGrant::builder(&token_url, "my-cli", &refresh_token).build()?;
+//!     let login = SharedLogin::builder(grant, FileStore::new(&path)).account("alice").build();
+//!     Ok::<_, steadfast::BoxError>(MonitoredTokenSource::builder(login).spawn()?)
+//! };
+//! let (one, other) = (start()?, start()?);
+//! assert_eq!(one.token().await?.secret(), other.token().await?.secret());
+//! assert_eq!(idp.calls(), 1);
+//! # Ok(()) }
+//! # #[cfg(not(all(feature = "testing", feature = "reqwest")))] fn main() {}
+//! ```
+//!
+//! # When something goes wrong
+//!
+//! - *The server rejects the refresh token.* The login is read again first. If somebody has put a newer one there, that one
+//!   is used and nobody hears of the rejection. Only an unchanged login is condemned: a tombstone takes its place,
+//!   so that no other process asks again. Nothing that another process wrote is ever deleted.
+//! - *The answer does not arrive.* The same refresh token is tried again, a second later at the earliest: many servers forgive
+//!   that for 30 s or so. After an answer that did arrive, the old refresh token is never sent again.
+//! - *The new login cannot be saved.* Callers get their token, the new refresh token is kept in memory, the lease is kept and
+//!   renewed so that nobody spends the old one, and saving is tried again until it works. Meanwhile
+//!   [`StatusEvent::unsaved`](crate::StatusEvent::unsaved) is set.
+//! - *The store is down.* Nothing is exchanged: the attempt fails, and the monitor goes on serving what it has. A grant that
+//!   spends nothing ([`ClientCredentialsGrant`](crate::oauth::ClientCredentialsGrant)) goes on without the store.
+//! - *Another account's login is in the store.* It is neither used nor touched; the run ends as
+//!   [`Replaced`](crate::UnauthenticatedReason::Replaced).
+//! - *The login is gone from the store.* Somebody signed out, or the store lost its contents: the two look the same, so
+//!   nothing is exchanged until the host says which, with [`sign_in`](SharedLogin::sign_in) or
+//!   [`restore`](SharedLogin::restore).
+//!
+//! # What can still be lost, and when
+//!
+//! The server rotates before we can write. Between the two no client can protect a login; the server's *grace* (it takes the
+//! previous refresh token once more for some time) can. Without grace the user has to sign in again after one of these:
+//!
+//! - the process is killed, or the machine loses power, after the server has rotated and before the commit is done: the
+//!   network's way back and one write, usually some milliseconds;
+//! - the answer is lost on its way back;
+//! - the process ends while its status says *unsaved*;
+//! - a process loses its lease between the last look at it and the exchange: it, or its machine, stood still for longer than
+//!   the lease (Redis), or the lock's file was removed by hand (file). The late commit is refused, but the token is spent;
+//! - the store forgets a commit that it has acknowledged: a Redis that fails over to a replica that lags, or that comes
+//!   back without its latest writes; a disk that lies about flushing.
+//!
+//! At the next exchange the server then rejects a login that no process has replaced. That ends the run with
+//! the advice to sign in again, and says why.
+//!
+//! With grace, none of these loses anything, provided that the next exchange comes within it.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+mod grant;
+pub use grant::Grant;
+
+mod transaction;
+mod trouble;
+mod unsaved;
+
+use self::unsaved::Memory;
+use crate::{
+    BoxError, IssueRequest, IssuedToken, TokenSource,
+    monitor::clock::Clock,
+    store::{Content, GrantStore, Identity, Record, StoreError, StoredGrant},
+};
+
+/// A login that many processes share: a [`TokenSource`] over a [`Grant`] and a [`GrantStore`]. See the
+/// [module's documentation](self).
+///
+/// Cheap to clone; a clone that the host keeps can [`sign_in`](Self::sign_in) while another is being monitored. It knows which
+/// access token was handed out last, so one of them is for one monitor: two monitors in a process share a *store*.
+#[derive(Clone)]
+pub struct SharedLogin(Arc<Login>);
+
+impl SharedLogin {
+    /// Begins to describe a login: how it is exchanged, and where it is kept.
+    pub fn builder(grant: impl Grant, store: impl GrantStore) -> Builder {
+        Builder {
+            grant: Box::new(grant),
+            store: Box::new(store),
+            account: String::new(),
+            lease_wait: LEASE_WAIT,
+            clock: Clock::system(),
+        }
+    }
+
+    /// Puts the refresh token that the grant was made with into the store, in the place of whatever login is there: for when a
+    /// user has just signed in. All who share the store go on with it.
+    ///
+    /// A store that holds nothing takes the grant's refresh token by itself. One that holds a login goes on with that,
+    /// because it cannot tell an older refresh token from a newer one; only this says which it is.
+    ///
+    /// # Errors
+    /// Whatever the store has against it. What cannot be read is not replaced; remove it first.
+    pub async fn sign_in(&self) -> Result<(), StoreError> {
+        let login = &self.0;
+        self.put(login.begin(), |_| true).await
+    }
+
+    /// Puts the login as this process last knew it back into a store that has lost it, and only there.
+    ///
+    /// The right thing after a store lost its contents, if this process was the last to refresh; wrong after a user
+    /// signed out, and after another process refreshed, whose new refresh token this one does not have.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] if the store holds a login; [`StoreError::Gone`] if this process has never seen one.
+    pub async fn restore(&self) -> Result<(), StoreError> {
+        let last = self.0.memory.lock().await.newest().cloned();
+        self.put(last.ok_or(StoreError::Gone)?, |stored| stored.is_none()).await
+    }
+
+    /// How this process came by its tokens so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let Counts { exchanged, adopted } = &self.0.counts;
+        Tally { exchanged: exchanged.load(Ordering::Relaxed), adopted: adopted.load(Ordering::Relaxed) }
+    }
+
+    async fn put(&self, grant: StoredGrant, over: impl Fn(Option<&Record>) -> bool) -> Result<(), StoreError> {
+        let login = &self.0;
+        let mut memory = login.memory.lock().await;
+        // The lease that an unsaved pair is waiting under is ours.
+        let lease = match memory.unsaved.as_mut().and_then(|unsaved| unsaved.lease.take()) {
+            Some(lease) => lease,
+            None => login.lease_patiently(SIGN_IN_TTL).await?,
+        };
+        let stored = login.timed(login.store.load()).await?;
+        if !over(stored.as_ref()) {
+            return Err(StoreError::Stale);
+        }
+        let record = Record::after(stored.map(|stored| stored.revision()), Content::Grant(grant.clone()));
+        login.timed(login.store.commit(&lease, &record)).await?;
+        memory.unsaved = None;
+        memory.seen(record.revision(), Some(grant));
+        login.release(lease).await;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl TokenSource for SharedLogin {
+    async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError> {
+        let (login, request) = (Arc::clone(&self.0), request.clone());
+        // In a task of its own: whoever ends this attempt, at its time limit for instance, must not cut the way from the
+        // server's answer to the store.
+        let transaction = tokio::spawn(async move { login.issue(&request).await });
+        let issued = match transaction.await {
+            Ok(issued) => issued?,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        *self.0.handed() = Some(issued.expose_secret().into());
+        Ok(issued)
+    }
+
+    fn extra_time(&self) -> Duration {
+        self.0.lease_wait.saturating_add(STORE_TIME)
+    }
+}
+
+impl fmt::Debug for SharedLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedLogin").field("identity", &self.0.identity).finish_non_exhaustive()
+    }
+}
+
+/// How a process came by its tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tally {
+    /// From an exchange of its own.
+    pub exchanged: u64,
+    /// From the store, where another process, or an earlier run, had put them.
+    pub adopted: u64,
+}
+
+/// Describes a [`SharedLogin`] before it begins.
+#[must_use]
+pub struct Builder {
+    grant: Box<dyn Grant>,
+    store: Box<dyn GrantStore>,
+    account: String,
+    lease_wait: Duration,
+    clock: Clock,
+}
+
+impl Builder {
+    /// Whose login it is, in the host's words: the `sub` of an ID token, a user name. A store that holds another account's
+    /// login is left alone. Defaults to the empty name, which is an account like any other.
+    pub fn account(mut self, account: impl Into<String>) -> Self {
+        self.account = account.into();
+        self
+    }
+
+    /// How long an attempt waits while another process holds the login. Defaults to 5s.
+    pub const fn lease_wait(mut self, lease_wait: Duration) -> Self {
+        self.lease_wait = lease_wait;
+        self
+    }
+
+    /// Clocks that a test drives. Defaults to the system's.
+    #[cfg(any(test, feature = "testing"))]
+    #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+    pub fn clock(mut self, clock: &crate::monitor::clock::TestClock) -> Self {
+        self.clock = clock.clock();
+        self
+    }
+
+    /// Makes the source.
+    #[must_use]
+    pub fn build(self) -> SharedLogin {
+        let Self { grant, store, account, lease_wait, clock } = self;
+        SharedLogin(Arc::new(Login {
+            identity: Identity::new(account, grant.issuer(), grant.client_id()),
+            grant,
+            store,
+            lease_wait,
+            clock,
+            memory: Arc::default(),
+            handed: Mutex::default(),
+            counts: Counts::default(),
+        }))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("account", &self.account).finish_non_exhaustive()
+    }
+}
+
+/// What the clones of a [`SharedLogin`] share.
+struct Login {
+    identity: Identity,
+    grant: Box<dyn Grant>,
+    store: Box<dyn GrantStore>,
+    lease_wait: Duration,
+    clock: Clock,
+    /// Locked for a whole transaction: one at a time.
+    memory: Arc<tokio::sync::Mutex<Memory>>,
+    /// The access token handed out last. Whoever asks again wants another.
+    handed: Mutex<Option<SecretString>>,
+    counts: Counts,
+}
+
+impl Login {
+    fn handed(&self) -> MutexGuard<'_, Option<SecretString>> {
+        // Nothing that can panic runs under this lock.
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    exchanged: AtomicU64,
+    adopted: AtomicU64,
+}
+
+const LEASE_WAIT: Duration = Duration::from_secs(5);
+/// For what the store itself takes, on top of the wait and the exchange.
+const STORE_TIME: Duration = Duration::from_secs(10);
+const SIGN_IN_TTL: Duration = Duration::from_secs(15);

@@ -1,0 +1,234 @@
+//! A store in a file, for the processes of one machine.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Read, Seek, Write},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use secrecy::ExposeSecret;
+
+use self::private::{Identity, is_plain, options, read_back, sync_directory};
+use super::{GrantStore, Lease, Record, StoreError};
+
+#[cfg_attr(not(unix), path = "file/elsewhere.rs")]
+mod private;
+
+/// Keeps a login in a file of its own, for all processes of one machine that know the path.
+///
+/// Three files in one directory, which has to exist: the login itself; `<name>.lock`, which is locked and never replaced or
+/// removed; and, during a lease, `<name>.new`. The kernel ends a lease with the process that holds it, however it
+/// ends, so the lease's time does not matter here: a holder that is merely *stopped* keeps it. On a network file system
+/// locks are as good as its server's.
+///
+/// A new login is written to `<name>.new`, flushed, and moved over the old one: whoever reads sees the one or the other,
+/// also after a power failure. `<name>.new` is made when the lease is taken, and bigger than what will stand in it, so
+/// that a full disk or a read-only directory is found while the old refresh token is still good.
+///
+/// On Unix the files have the mode 0600. A file that others can read, a symbolic link, or anything else that is no
+/// plain file is refused ([`StoreError::NotPrivate`]). Elsewhere the directory's permissions are what protects the login.
+///
+/// All file work is done on tokio's blocking threads, because flushing takes as long as the disk is busy; none of it
+/// waits for a lock, so it does not hold up the runtime's end.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use std::time::Duration;
+/// use steadfast::store::{FileStore, GrantStore};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("login.json");
+/// let store = FileStore::new(&path);
+/// assert!(store.load().await.unwrap().is_none());
+///
+/// let lease = store.lease(Duration::from_secs(35)).await.unwrap();
+/// let another_process = FileStore::new(&path);
+/// assert!(another_process.lease(Duration::from_secs(35)).await.unwrap_err().is_busy());
+/// # drop(lease);
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct FileStore(Arc<Paths>);
+
+impl FileStore {
+    /// The login at this path; nothing is opened yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let login = path.into();
+        let beside = |ending: &str| {
+            let mut name = login.file_name().unwrap_or_default().to_os_string();
+            name.push(ending);
+            login.with_file_name(name)
+        };
+        Self(Arc::new(Paths { lock: beside(".lock"), new: beside(".new"), login }))
+    }
+}
+
+#[async_trait]
+impl GrantStore for FileStore {
+    async fn lease(&self, _: Duration) -> Result<Lease, StoreError> {
+        let paths = Arc::clone(&self.0);
+        blocking(move || paths.lease()).await.map(|held| Lease::holding(Arc::new(held)))
+    }
+
+    async fn renew(&self, lease: &Lease, _: Duration) -> Result<(), StoreError> {
+        let held = self.held(lease)?;
+        blocking(move || held.still()).await
+    }
+
+    async fn load(&self) -> Result<Option<Record>, StoreError> {
+        let paths = Arc::clone(&self.0);
+        blocking(move || paths.load()).await
+    }
+
+    async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
+        // Holds the lock to the end, also when nobody waits for it any more.
+        let (held, record) = (self.held(lease)?, record.clone());
+        blocking(move || held.commit(&record)).await
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+        blocking(move || {
+            drop(lease);
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl FileStore {
+    fn held(&self, lease: &Lease) -> Result<Arc<Held>, StoreError> {
+        let held = lease.get::<Arc<Held>>().filter(|held| held.paths.lock == self.0.lock);
+        held.map(Arc::clone).ok_or(StoreError::LeaseLost)
+    }
+}
+
+#[derive(Debug)]
+struct Paths {
+    login: PathBuf,
+    lock: PathBuf,
+    new: PathBuf,
+}
+
+impl Paths {
+    fn lease(self: Arc<Self>) -> Result<Held, StoreError> {
+        if is_plain(&self.lock).map_err(failed)? == Some(false) {
+            return Err(StoreError::NotPrivate);
+        }
+        let lock = options().read(true).write(true).create(true).truncate(false).open(&self.lock).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Busy),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let held = Held { paths: self, new: Mutex::new(None), lock };
+        // Somebody may have removed the file between its opening and its locking; the lock then excludes nobody.
+        held.still()?;
+        let new = held.paths.prepare().map_err(failed)?;
+        *held.new.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
+        Ok(held)
+    }
+
+    /// Makes the file for the next login, with room for it.
+    fn prepare(&self) -> io::Result<File> {
+        // What a holder that was killed has left.
+        match fs::remove_file(&self.new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let room = fs::metadata(&self.login).map_or(0, |login| login.len()).saturating_mul(2).clamp(ROOM, MOST);
+        let mut new = options().write(true).create_new(true).open(&self.new)?;
+        match io::copy(&mut io::repeat(b' ').take(room), &mut new) {
+            Ok(_) => Ok(new),
+            Err(error) => {
+                let _ = fs::remove_file(&self.new);
+                Err(error)
+            }
+        }
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        let Some(file) = read_back(&self.login)? else { return Ok(None) };
+        let mut text = String::new();
+        match file.take(MOST).read_to_string(&mut text) {
+            Ok(_) => Record::from_json(&text).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(StoreError::Corrupt("not text".into())),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// A lease. Its fields are dropped after what it leaves behind was removed: the lock goes last.
+#[derive(Debug)]
+struct Held {
+    paths: Arc<Paths>,
+    new: Mutex<Option<File>>,
+    lock: File,
+}
+
+impl Held {
+    /// Whether the locked file is still the one that others would lock.
+    fn still(&self) -> Result<(), StoreError> {
+        let ours = self.lock.metadata().map(|lock| Identity::of(&lock)).map_err(failed)?;
+        match fs::symlink_metadata(&self.paths.lock) {
+            Ok(lock) if Identity::of(&lock) == ours => Ok(()),
+            Ok(_) => Err(StoreError::LeaseLost),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::LeaseLost),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn commit(&self, record: &Record) -> Result<(), StoreError> {
+        let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+        self.still()?;
+        if self.paths.load()?.as_ref().map(Record::revision) != record.replaces() {
+            return Err(StoreError::Stale);
+        }
+        let mut file = match new.take() {
+            Some(file) => file,
+            None => self.paths.prepare().map_err(failed)?,
+        };
+        let text = record.to_json();
+        let written = write_whole(&mut file, text.expose_secret().as_bytes());
+        if let Err(error) = written {
+            *new = Some(file);
+            return Err(failed(error));
+        }
+        // Closed before it is moved, as some systems want it.
+        drop(file);
+        fs::rename(&self.paths.new, &self.paths.login).map_err(failed)?;
+        sync_directory(&self.paths.login).map_err(failed)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let new = self.new.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if new.take().is_some() && self.still().is_ok() {
+            let _ = fs::remove_file(&self.paths.new);
+        }
+    }
+}
+
+fn write_whole(file: &mut File, text: &[u8]) -> io::Result<()> {
+    file.rewind()?;
+    file.write_all(text)?;
+    file.set_len(text.len() as u64)?;
+    file.sync_all()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(StoreError::unavailable(error)))
+}
+
+fn failed(error: io::Error) -> StoreError {
+    StoreError::unavailable(error)
+}
+
+/// Twice this is more than an access token that fits into a header.
+const ROOM: u64 = 16 * 1024;
+const MOST: u64 = 1024 * 1024;

@@ -1,0 +1,105 @@
+//! Records as versioned JSON.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::{Content, Fingerprint, Identity, StoredGrant, StoredToken, Terms, Tombstone};
+use crate::store::StoreError;
+
+pub(super) fn write(revision: u64, content: Content) -> SecretString {
+    let (grant, tombstone) = match content {
+        Content::Grant(grant) => (Some(grant.into()), None),
+        Content::Tombstone(tombstone) => (None, Some(tombstone)),
+    };
+    let document = Document { version: VERSION, revision, grant, tombstone };
+    // Strings and numbers only, so this cannot fail.
+    SecretString::from(serde_json::to_string(&document).unwrap_or_default())
+}
+
+pub(super) fn read(text: &str) -> Result<(u64, Content), StoreError> {
+    // Not serde's own words: they repeat what they stumble over, and that may be a token.
+    let corrupt = |error: serde_json::Error| {
+        StoreError::Corrupt(format!("line {} column {} of the text", error.line(), error.column()).into())
+    };
+    let Version { version } = serde_json::from_str(text).map_err(corrupt)?;
+    if version > VERSION {
+        return Err(StoreError::Newer);
+    }
+    let Document { version: _, revision, grant, tombstone } = serde_json::from_str(text).map_err(corrupt)?;
+    let content = match (grant, tombstone) {
+        (Some(grant), None) => Content::Grant(grant.into()),
+        (None, Some(tombstone)) => Content::Tombstone(tombstone),
+        (Some(_), Some(_)) | (None, None) => return Err(StoreError::Corrupt("neither login nor tombstone".into())),
+    };
+    if revision == 0 {
+        return Err(StoreError::Corrupt("a revision of 0".into()));
+    }
+    Ok((revision, content))
+}
+
+/// The text's outermost part, in every version.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    version: u32,
+    revision: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grant: Option<GrantDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tombstone: Option<Tombstone>,
+}
+
+/// The one form in which the secrets are plain text: it lives for the length of a call.
+#[derive(Serialize, Deserialize)]
+struct GrantDocument {
+    identity: Identity,
+    terms: Terms,
+    origin: Option<Fingerprint>,
+    refresh_token: Option<String>,
+    access_token: Option<TokenDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TokenDocument {
+    secret: String,
+    issued_at_ms: u64,
+    lifetime_ms: Option<u64>,
+    scopes: Vec<String>,
+}
+
+impl From<StoredGrant> for GrantDocument {
+    fn from(grant: StoredGrant) -> Self {
+        let StoredGrant { identity, terms, origin, refresh_token, access_token } = grant;
+        let plain = |secret: &SecretString| secret.expose_secret().to_owned();
+        let access_token = access_token.map(|token| {
+            let StoredToken { secret, issued_at, lifetime, scopes } = token;
+            let (issued_at_ms, lifetime_ms) = (millis(issued_at), lifetime.map(millis));
+            TokenDocument { secret: plain(&secret), issued_at_ms, lifetime_ms, scopes }
+        });
+        Self { identity, terms, origin, refresh_token: refresh_token.as_ref().map(plain), access_token }
+    }
+}
+
+impl From<GrantDocument> for StoredGrant {
+    fn from(document: GrantDocument) -> Self {
+        let GrantDocument { identity, terms, origin, refresh_token, access_token } = document;
+        let access_token = access_token.map(|token| {
+            let TokenDocument { secret, issued_at_ms, lifetime_ms, scopes } = token;
+            let lifetime = lifetime_ms.map(Duration::from_millis);
+            StoredToken { secret: secret.into(), issued_at: Duration::from_millis(issued_at_ms), lifetime, scopes }
+        });
+        Self { identity, terms, origin, refresh_token: refresh_token.map(Into::into), access_token }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+const VERSION: u32 = 1;

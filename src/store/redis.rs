@@ -1,0 +1,232 @@
+//! A store on Redis, for many machines.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use redis::{
+    Client, Cmd, FromRedisValue, RedisError,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+use tokio::{runtime::Handle, time::sleep};
+
+use super::{GrantStore, Lease, Record, StoreError};
+use crate::schedule::Doubling;
+
+/// Keeps a login on a Redis server (6 or later, or Valkey), for all machines that reach it.
+///
+/// A lease is a key with an owner's token and a time to live (`SET NX PX`), renewed and deleted only by its owner. Each
+/// lease also draws the next number of a counter, and a commit is refused once a later number was drawn: an
+/// owner that stalled beyond its lease cannot write over what came after it (*fencing*). All of that are scripts, which
+/// the server runs as one step. The names of the keys hold a hash of the login's name, so they tell nothing.
+///
+/// Waiters poll: a message on release is lost with a connection, so a waiter would have to poll all the same, and
+/// publishing takes rights that a cautious ACL does not give.
+///
+/// What the server forgets, nobody knows: run it with `appendonly yes`, and with `min-replicas-to-write` where it fails
+/// over, or a commit may be lost after it was acknowledged.
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
+/// use steadfast::store::{GrantStore, RedisStore};
+///
+/// let store = RedisStore::open("redis://worker:s3cret@redis.example.com/0", "billing/alice")?;
+/// assert!(store.load().await?.is_none());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct RedisStore {
+    connection: ConnectionManager,
+    keys: Keys,
+}
+
+#[derive(Clone)]
+struct Keys {
+    login: String,
+    lease: String,
+    fence: String,
+}
+
+impl RedisStore {
+    /// The login of this name on the server at `url`: `redis://`, `rediss://` (TLS; feature `redis-rustls`) or `unix:`, with
+    /// user and password of an ACL where there is one. Connects when it is first used, and again whenever it has to.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the URL is none, or needs TLS that is not compiled in.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open(url: &str, login: &str) -> Result<Self, StoreError> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE))
+            // The monitor tries again; what hangs here holds up a lease.
+            .set_number_of_retries(1);
+        let client = Client::open(url).map_err(failed)?;
+        ConnectionManager::new_lazy_with_config(client, config)
+            .map_err(failed)
+            .map(|connection| Self::on(connection, login))
+    }
+
+    /// The login of this name, over a connection that the host has made; clones of it share the connection.
+    #[must_use]
+    pub fn on(connection: ConnectionManager, login: &str) -> Self {
+        let hash: String = Sha256::digest(login).iter().map(|byte| format!("{byte:02x}")).collect();
+        // In braces, so that a cluster keeps all three in one place.
+        let key = |kind| format!("steadfast:{{{hash}}}:{kind}");
+        Self { connection, keys: Keys { login: key("login"), lease: key("lease"), fence: key("fence") } }
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        command.query_async(&mut self.connection.clone()).await.map_err(failed)
+    }
+
+    fn held<'a>(&self, lease: &'a Lease) -> Result<&'a Held, StoreError> {
+        let held = lease.get::<Held>().filter(|held| held.store.keys.lease == self.keys.lease);
+        held.ok_or(StoreError::LeaseLost)
+    }
+
+    async fn delete_lease(&self, owner: &str) -> Result<(), StoreError> {
+        self.ask(&script(RELEASE, &[&self.keys.lease], &[owner])).await
+    }
+}
+
+#[async_trait]
+impl GrantStore for RedisStore {
+    async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
+        let owner = format!("{:032x}", fastrand::u128(..));
+        // Made first: if the answer gets lost, or nobody waits for it, dropping this takes the lease back.
+        let mut held = Held { store: self.clone(), owner, fence: String::new(), ended: AtomicBool::new(false) };
+        let keys = [&*self.keys.lease, &*self.keys.fence];
+        let fence: Option<u64> = self.ask(&script(LEASE, &keys, &[&held.owner, &millis(ttl)])).await?;
+        match fence {
+            Some(fence) => {
+                held.fence = fence.to_string();
+                Ok(Lease::holding(held))
+            }
+            None => {
+                held.ended.store(true, Ordering::Relaxed);
+                Err(StoreError::Busy)
+            }
+        }
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), StoreError> {
+        let held = self.held(lease)?;
+        let keys = [&*self.keys.lease, &*self.keys.fence];
+        let ours: bool = self.ask(&script(RENEW, &keys, &[&held.owner, &held.fence, &millis(ttl)])).await?;
+        if ours { Ok(()) } else { Err(StoreError::LeaseLost) }
+    }
+
+    async fn load(&self) -> Result<Option<Record>, StoreError> {
+        let text: Option<Vec<u8>> = self.ask(Cmd::new().arg("HGET").arg(&self.keys.login).arg(RECORD)).await?;
+        let Some(text) = text else { return Ok(None) };
+        let text = String::from_utf8(text).map_err(|_| StoreError::Corrupt("not text".into()))?;
+        Record::from_json(&text).map(Some)
+    }
+
+    async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
+        let held = self.held(lease)?;
+        let number = |revision: super::Revision| revision.get().to_string();
+        let (replaces, revision) = (record.replaces().map(number).unwrap_or_default(), number(record.revision()));
+        let text = record.to_json();
+        let keys = [&*self.keys.login, &*self.keys.fence];
+        let outcome: String =
+            self.ask(&script(COMMIT, &keys, &[&held.fence, &replaces, &revision, text.expose_secret()])).await?;
+        match outcome.as_str() {
+            "fenced" => Err(StoreError::LeaseLost),
+            "stale" => Err(StoreError::Stale),
+            _ => Ok(()),
+        }
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+        let held = self.held(&lease)?;
+        self.delete_lease(&held.owner).await?;
+        held.ended.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    // Not the connection: its address may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("login", &self.keys.login).finish_non_exhaustive()
+    }
+}
+
+struct Held {
+    store: RedisStore,
+    owner: String,
+    fence: String,
+    ended: AtomicBool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if *self.ended.get_mut() {
+            return;
+        }
+        // Outside a runtime, as at the process's end, the lease ends with its time.
+        if let Ok(runtime) = Handle::try_current() {
+            let (store, owner) = (self.store.clone(), std::mem::take(&mut self.owner));
+            runtime.spawn(async move {
+                // What brought us here may be a connection that has just broken.
+                for wait in Doubling::new(FIRST_WAIT, PATIENCE).take(TRIES) {
+                    if store.delete_lease(&owner).await.is_ok() {
+                        return;
+                    }
+                    sleep(wait).await;
+                }
+            });
+        }
+    }
+}
+
+/// Sent whole each time: a few hundred bytes, and no second round when the server has forgotten its scripts.
+fn script(text: &str, keys: &[&str], arguments: &[&str]) -> Cmd {
+    let mut command = Cmd::new();
+    command.arg("EVAL").arg(text).arg(keys.len()).arg(keys).arg(arguments);
+    command
+}
+
+fn failed(error: RedisError) -> StoreError {
+    StoreError::unavailable(error)
+}
+
+fn millis(ttl: Duration) -> String {
+    ttl.as_millis().max(1).to_string()
+}
+
+const PATIENCE: Duration = Duration::from_secs(2);
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const TRIES: usize = 8;
+
+const RECORD: &str = "record";
+
+const LEASE: &str = "
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return redis.call('INCR', KEYS[2]) end
+return false";
+
+/// A lease that has run out is as good as new while nobody else came.
+const RENEW: &str = "
+if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+return 1";
+
+const COMMIT: &str = "
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 'fenced' end
+if (redis.call('HGET', KEYS[1], 'revision') or '') ~= ARGV[2] then return 'stale' end
+redis.call('HSET', KEYS[1], 'revision', ARGV[3], 'record', ARGV[4])
+return 'done'";
+
+const RELEASE: &str = "
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return redis.status_reply('OK')";

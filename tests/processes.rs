@@ -1,0 +1,337 @@
+//! One login, many processes: real ones, which are killed at any moment.
+//!
+//! The test program starts itself as its workers, by name of a test that does nothing unless it is told to.
+#![cfg(unix)]
+#![allow(clippy::print_stdout, reason = "workers report on their standard output")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that fails fails the test"
+)]
+#![allow(clippy::disallowed_methods, reason = "processes live in real time")]
+
+use std::{
+    env,
+    path::Path,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use steadfast::{
+    IssueError, IssueReason, IssueRequest, TokenSource, Verdict,
+    oauth::RefreshTokenGrant,
+    rotation::SharedLogin,
+    store::{FileStore, GrantStore, Lease, Record, Revision, StoreError},
+    testing::{Answer, ScriptedIdp},
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+mod support;
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn the_redis_store_is_tested_with_its_feature_only() {
+    support::skipped("without the feature redis its store is not tested");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_processes_refresh_one_login_two_hundred_times_each() {
+    let idp = rotating_idp(Duration::ZERO).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("login.json");
+    let began = Instant::now();
+    let outcomes = run(8, &idp, "file", &path.to_string_lossy()).await;
+    report("8 processes on a file", &outcomes, &idp, began);
+
+    assert!(!idp.reuse_detected());
+    assert_eq!(idp.most_in_flight(), 1);
+    let revision = FileStore::new(&path).load().await.unwrap().unwrap().revision();
+    assert_eq!(outcomes.iter().map(|outcome| outcome.exchanged).sum::<u64>(), revision.get());
+    assert_eq!(idp.calls() as u64, revision.get(), "each exchange is a revision");
+    let issued = idp.secrets();
+    for outcome in &outcomes {
+        assert_eq!((outcome.exchanged + outcome.adopted, outcome.errors), (TURNS, 0));
+        assert!(issued.contains(&outcome.token), "every process ends with a token that the server issued");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_lock_the_same_run_is_taken_for_a_theft() {
+    let idp = rotating_idp(Duration::ZERO).await;
+    let directory = tempfile::tempdir().unwrap();
+    run(8, &idp, "unlocked", &directory.path().join("login.json").to_string_lossy()).await;
+    assert!(idp.reuse_detected());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_grace_killing_processes_at_any_moment_loses_nothing() {
+    let killing = kill_at_random(Duration::from_secs(30)).await;
+    assert_eq!(killing.losses, 0);
+    assert!(!killing.idp.reuse_detected());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_grace_only_a_kill_between_answer_and_commit_loses_the_login() {
+    let killing = kill_at_random(Duration::ZERO).await;
+    // Each loss is a token that the server issued and nobody wrote down.
+    assert!(killing.losses <= killing.unwritten, "{} losses, {} unwritten", killing.losses, killing.unwritten);
+}
+
+struct Killing {
+    idp: ScriptedIdp,
+    losses: u64,
+    unwritten: u64,
+}
+
+/// Four processes refresh as fast as they can; every 50 ms one of them is killed and started again.
+async fn kill_at_random(grace: Duration) -> Killing {
+    let length = env::var("STEADFAST_KILL_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let idp = rotating_idp(grace).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("login.json");
+    let (place, stop) = (path.to_string_lossy().into_owned(), directory.path().join("stop"));
+    let start = |refresh_token: &str| worker(&idp, "file", &place, refresh_token, "forever").spawn().unwrap();
+
+    let torn = Arc::new(AtomicBool::new(false));
+    let reading = tokio::spawn(read_all_along(path.clone(), Arc::clone(&torn)));
+    let mut refresh_token = idp.login();
+    let mut workers: Vec<Child> = (0..4).map(|_| start(&refresh_token)).collect();
+    let (mut kills, mut losses, mut revisions) = (0, 0, 0);
+    let until = Instant::now() + Duration::from_secs(length);
+    while Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let victim = &mut workers[fastrand::usize(..4)];
+        victim.kill().await.unwrap();
+        kills += 1;
+        *victim = start(&refresh_token);
+        if let Some(revision) = lost(&path).await {
+            // The user signs in again, as the tombstone tells all workers to.
+            (losses, revisions) = (losses + 1, revisions + revision.get() - 1);
+            for worker in &mut workers {
+                worker.kill().await.unwrap();
+            }
+            std::fs::remove_file(&path).unwrap();
+            refresh_token = idp.login();
+            workers = (0..4).map(|_| start(&refresh_token)).collect();
+        }
+    }
+    std::fs::write(&stop, "").unwrap();
+    let mut done = 0;
+    for mut worker in workers {
+        let status = tokio::time::timeout(Duration::from_secs(30), worker.wait()).await.expect("nobody is stuck");
+        done += u64::from(status.unwrap().success());
+    }
+    reading.abort();
+    assert!(!torn.load(Ordering::Relaxed), "the file was never torn");
+    match lost(&path).await {
+        Some(revision) => (losses, revisions) = (losses + 1, revisions + revision.get() - 1),
+        None => {
+            assert_eq!(done, 4, "every process ends with a valid token");
+            let record = FileStore::new(&path).load().await.unwrap().unwrap();
+            revisions += record.revision().get();
+        }
+    }
+    let successes = idp.log().iter().filter(|call| call.answered().starts_with("200")).count() as u64;
+    println!("{kills} kills, {successes} exchanges, {revisions} revisions, {losses} losses, grace {grace:?}");
+    assert!(kills > 10 && successes > 10);
+    Killing { idp, losses, unwritten: successes.saturating_sub(revisions) }
+}
+
+async fn lost(path: &Path) -> Option<Revision> {
+    let record = FileStore::new(path).load().await.ok()??;
+    matches!(record.content(), steadfast::store::Content::Tombstone(_)).then(|| record.revision())
+}
+
+async fn read_all_along(path: std::path::PathBuf, torn: Arc<AtomicBool>) {
+    loop {
+        if let Err(error) = FileStore::new(&path).load().await {
+            println!("{error:?}");
+            torn.store(true, Ordering::Relaxed);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[cfg(feature = "redis")]
+mod redis {
+    use super::*;
+    use crate::support::RedisServer;
+    use steadfast::store::RedisStore;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn three_processes_on_redis_refresh_one_login_two_hundred_times_each() {
+        let Some(server) = RedisServer::start().await else { return };
+        let idp = rotating_idp(Duration::ZERO).await;
+        let began = Instant::now();
+        let outcomes = run(3, &idp, "redis", &server.url()).await;
+        report("3 processes on Redis", &outcomes, &idp, began);
+        assert!(!idp.reuse_detected());
+        assert_eq!(idp.most_in_flight(), 1);
+        let revision = RedisStore::open(&server.url(), "alice").unwrap().load().await.unwrap().unwrap().revision();
+        assert_eq!(idp.calls() as u64, revision.get(), "each exchange is a revision");
+        assert!(outcomes.iter().all(|outcome| outcome.exchanged + outcome.adopted == TURNS && outcome.errors == 0));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn cut_connections_and_a_restart_of_redis_cost_nobody_the_login() {
+        let Some(mut server) = RedisServer::start().await else { return };
+        // A commit whose answer is cut off took effect or not; the grace covers what a restart keeps from being committed.
+        let idp = rotating_idp(Duration::from_secs(30)).await;
+        let refresh_token = idp.login();
+        let url = server.url();
+        let workers: Vec<_> =
+            (0..3).map(|_| finish(worker(&idp, "redis", &url, &refresh_token, "300").spawn().unwrap())).collect();
+        let workers = tokio::spawn(futures_util::future::join_all(workers));
+        for round in 0..12 {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            if round % 4 == 3 {
+                server.kill();
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                server.run().await;
+            } else {
+                let _ = server.tell(&["CLIENT", "KILL", "TYPE", "normal"]);
+            }
+        }
+        let outcomes = workers.await.unwrap();
+        println!("{outcomes:?}");
+        assert!(!idp.reuse_detected());
+        assert!(outcomes.iter().all(|outcome| outcome.exchanged + outcome.adopted == 300), "{outcomes:?}");
+        assert!(outcomes.iter().any(|outcome| outcome.errors > 0), "the faults were felt");
+    }
+}
+
+#[derive(Debug, Default)]
+struct Outcome {
+    exchanged: u64,
+    adopted: u64,
+    errors: u64,
+    token: String,
+}
+
+/// So many processes, each of which obtains [`TURNS`] tokens one after the other.
+async fn run(processes: usize, idp: &ScriptedIdp, kind: &str, place: &str) -> Vec<Outcome> {
+    let refresh_token = idp.login();
+    let workers =
+        (0..processes).map(|_| finish(worker(idp, kind, place, &refresh_token, &TURNS.to_string()).spawn().unwrap()));
+    futures_util::future::join_all(workers).await
+}
+
+async fn finish(mut child: Child) -> Outcome {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut outcome = Outcome::default();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if let Some(words) = line.strip_prefix("outcome ") {
+            let words: Vec<_> = words.split(' ').collect();
+            let [exchanged, adopted, errors] = [0, 1, 2].map(|at: usize| words[at].parse().unwrap());
+            outcome = Outcome { exchanged, adopted, errors, token: words[3].to_owned() };
+        }
+    }
+    let _ = child.wait().await;
+    outcome
+}
+
+fn worker(idp: &ScriptedIdp, kind: &str, place: &str, refresh_token: &str, turns: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
+        .args(["--exact", "a_worker_process", "--nocapture", "--test-threads", "1"])
+        .env("STEADFAST_WORKER", kind)
+        .env("STEADFAST_PLACE", place)
+        .env("STEADFAST_TOKEN_URL", idp.token_url())
+        .env("STEADFAST_REFRESH_TOKEN", refresh_token)
+        .env("STEADFAST_TURNS", turns)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Not a test: what the tests above start.
+#[tokio::test]
+async fn a_worker_process() {
+    let Ok(kind) = env::var("STEADFAST_WORKER") else { return };
+    let var = |name: &str| env::var(name).unwrap();
+    let (place, refresh_token) = (var("STEADFAST_PLACE"), var("STEADFAST_REFRESH_TOKEN"));
+    let grant = RefreshTokenGrant::builder(var("STEADFAST_TOKEN_URL"), "my-cli", refresh_token).build().unwrap();
+    let builder = match kind.as_str() {
+        "file" => SharedLogin::builder(grant, FileStore::new(&place)),
+        "unlocked" => SharedLogin::builder(grant, Unlocked(FileStore::new(&place), place.clone())),
+        #[cfg(feature = "redis")]
+        "redis" => SharedLogin::builder(grant, steadfast::store::RedisStore::open(&place, "alice").unwrap()),
+        other => panic!("{other}"),
+    };
+    let login = builder.account("alice").lease_wait(Duration::from_secs(20)).build();
+    let stop = Path::new(&place).with_file_name("stop");
+    let turns: u64 = var("STEADFAST_TURNS").parse().unwrap_or(u64::MAX);
+    let (mut turn, mut errors, mut token) = (0, 0, String::new());
+    while turn < turns {
+        let stopping = turns == u64::MAX && stop.exists();
+        match login.issue(&IssueRequest::new(IssueReason::Ahead)).await {
+            Ok(issued) => (turn, token) = (turn + 1, issued.expose_secret().to_owned()),
+            Err(error) => {
+                errors += 1;
+                let is_final = |error: &IssueError| matches!(error.verdict(), Verdict::Rejected(_) | Verdict::Replaced);
+                assert!(!error.downcast_ref::<IssueError>().is_some_and(is_final), "{error}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        }
+        if stopping {
+            break;
+        }
+    }
+    let tally = login.tally();
+    println!("\noutcome {} {} {errors} {token}", tally.exchanged, tally.adopted);
+}
+
+/// A file whose lock has been taken out.
+struct Unlocked(FileStore, String);
+
+#[async_trait::async_trait]
+impl GrantStore for Unlocked {
+    async fn lease(&self, _: Duration) -> Result<Lease, StoreError> {
+        Ok(Lease::holding(()))
+    }
+
+    async fn renew(&self, _: &Lease, _: Duration) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn load(&self) -> Result<Option<Record>, StoreError> {
+        self.0.load().await
+    }
+
+    async fn commit(&self, _: &Lease, record: &Record) -> Result<(), StoreError> {
+        use std::os::unix::fs::PermissionsExt;
+        let new = format!("{}.{}", self.1, std::process::id());
+        std::fs::write(&new, secrecy::ExposeSecret::expose_secret(&record.to_json()))
+            .map_err(StoreError::unavailable)?;
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).map_err(StoreError::unavailable)?;
+        std::fs::rename(&new, &self.1).map_err(StoreError::unavailable)
+    }
+
+    async fn release(&self, _: Lease) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+async fn rotating_idp(grace: Duration) -> ScriptedIdp {
+    let idp = ScriptedIdp::start().await;
+    idp.rotating_with_grace(grace).always(Answer::success());
+    idp
+}
+
+fn report(what: &str, outcomes: &[Outcome], idp: &ScriptedIdp, began: Instant) {
+    let adopted: u64 = outcomes.iter().map(|outcome| outcome.adopted).sum();
+    println!("{what}: {} exchanges, {adopted} adopted, {:?}", idp.calls(), began.elapsed());
+}
+
+const TURNS: u64 = 200;
