@@ -71,6 +71,9 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 /// changes, and what the other origin answers says nothing about the token here. See [`header`](Self::header) for other
 /// headers. `tower_http::follow_redirect` goes around this layer, not into it: each hop is then judged anew.
 ///
+/// *Proxies:* a client may send its requests through one, also below this layer. `reqwest` takes them from the environment, for
+/// loopback, too: plain http, with its token, then leaves the machine. For a loopback origin use `no_proxy()`.
+///
 /// Without a servable token a request waits as [`MonitoredTokenSource::token`] does, and holds no readiness of the inner
 /// service meanwhile. If there is none to be had the error is [`LayerError::Auth`], and nothing was sent.
 ///

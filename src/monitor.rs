@@ -27,6 +27,7 @@ mod delivery;
 mod driver;
 pub(crate) mod rejection;
 mod shared;
+mod view;
 mod waiting;
 
 /// A cheap, cloneable handle that always knows the best answer to "which token do I send now?".
@@ -231,7 +232,8 @@ impl MonitoredTokenSource {
             expires_at: token.and_then(AccessToken::expires_at),
             attempt_in_flight: matches!(view.outlook, Outlook::InFlight | Outlook::FailFast(None)),
             next_attempt_in: view.next_attempt.map(|next| next.remaining(now)),
-            last_failure: view.cause.as_ref().map(|cause| format!("{cause} [{}]", cause.rule())),
+            last_failure: view.failure(),
+            remediation: view.remediation(),
         }
     }
 
@@ -419,7 +421,7 @@ impl Builder {
         Ok((tokens, Driver(Box::pin(driver.drive()))))
     }
 
-    fn build(self) -> Result<(MonitoredTokenSource, driver::Driver), BuildError> {
+    fn build(self) -> Result<(MonitoredTokenSource, Box<driver::Driver>), BuildError> {
         let Self { source, sink, name, policy, classifier, clock, jitter_seed } = self;
         policy.validate().map_err(BuildError::Policy)?;
         let clock = clock.unwrap_or_else(Clock::system);

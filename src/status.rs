@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -203,6 +204,8 @@ pub struct Snapshot {
     pub next_attempt_in: Option<Duration>,
     /// The last attempt's failure in words, if it failed.
     pub last_failure: Option<String>,
+    /// What a human can do about it, if the verdict is permanent.
+    pub remediation: Option<String>,
 }
 
 /// Where status events go. The host implements it; what it does is none of the monitor's business, and cannot hurt it.
@@ -285,6 +288,13 @@ where
     Fut: Future<Output = Result<(), BoxError>> + Send,
 {
     set_status
+}
+
+#[async_trait]
+impl<T: StatusSink + ?Sized> StatusSink for Arc<T> {
+    async fn set_status(&self, event: &StatusEvent) -> Result<(), BoxError> {
+        (**self).set_status(event).await
+    }
 }
 
 #[async_trait]

@@ -17,7 +17,8 @@ pub(crate) struct Delivery {
 }
 
 struct Slot {
-    next: Option<StatusEvent>,
+    // Boxed: almost always there is none.
+    next: Option<Box<StatusEvent>>,
     sequence: u64,
     /// Status, serving, unsaved: what makes an event news.
     posted: (AuthStatus, bool, bool),
@@ -32,7 +33,8 @@ impl Delivery {
         Self { sink, slot: Mutex::new(slot), turned: Notify::new() }
     }
 
-    /// Hands in news, or what would be news if it were not known already. Never waits; without a runtime to deliver on, the news is kept for the next that comes with one.
+    /// Hands in news, or what would be news if it were not known already. Never waits; without a runtime to deliver on, the
+    /// news is kept for the next that comes with one.
     pub(crate) fn post(self: &Arc<Self>, mut event: StatusEvent, runtime: Option<&Handle>) {
         let mut slot = self.slot();
         let news = (event.to.clone(), event.serving, event.unsaved);
@@ -83,7 +85,7 @@ impl Slot {
         if let Some(older) = self.next.take() {
             inherit_advice(&mut newer, &older);
         }
-        self.next = Some(newer);
+        self.next = Some(Box::new(newer));
     }
 }
 
@@ -102,7 +104,7 @@ struct AtWork {
 impl AtWork {
     async fn deliver(mut self) {
         while let Some(event) = self.take() {
-            let event = Arc::new(event);
+            let event = Arc::<StatusEvent>::from(event);
             let taken = self.offer(Arc::clone(&event)).await;
             let mut slot = self.delivery.slot();
             if taken {
@@ -113,7 +115,7 @@ impl AtWork {
         }
     }
 
-    fn take(&mut self) -> Option<StatusEvent> {
+    fn take(&mut self) -> Option<Box<StatusEvent>> {
         let mut slot = self.delivery.slot();
         let mut event = slot.next.take();
         if let Some(event) = &mut event {

@@ -10,7 +10,8 @@ use tokio::{
 
 use super::{
     clock::{Watch, wall_time},
-    shared::{Inbox, Shared, View, Word},
+    shared::{Inbox, Shared, Word},
+    view::View,
 };
 use crate::{
     AccessToken, Delivery, Generation, IssueError, IssueReason, IssueRequest, IssuedToken, Lifetime, StopReason,
@@ -58,9 +59,9 @@ impl Driver {
         source: Arc<dyn TokenSource>,
         classifier: Classifier,
         jitter_seed: u64,
-    ) -> Self {
+    ) -> Box<Self> {
         let policy = Arc::clone(&shared.policy);
-        Self {
+        Box::new(Self {
             machine: Machine::new(policy, jitter_seed, source.can_refresh(), shared.clock.now()),
             watch: Watch::starting(&shared.clock),
             shared,
@@ -76,10 +77,11 @@ impl Driver {
             epoch: 0,
             owed: false,
             resting: true,
-        }
+        })
     }
 
-    pub(crate) async fn drive(mut self) {
+    /// Boxed: a future keeps its arguments twice, as they came and as they are used.
+    pub(crate) async fn drive(mut self: Box<Self>) {
         self.resting = false;
         self.shared.begin();
         self.step(Event::Start);
@@ -87,6 +89,8 @@ impl Driver {
             let planned = self.next_look();
             let due = sleeping(&self.shared, planned);
             self.resting = true;
+            // Whoever asks without end keeps us busy, but not the runtime.
+            consume_budget().await;
             let landed = tokio::select! {
                 biased;
                 // First, so that handles which ask without end cannot hold up a token.
@@ -105,8 +109,6 @@ impl Driver {
                 Some((attempt, result)) => self.landed(attempt, result),
                 None => self.step(Event::DeadlineReached),
             }
-            // Whoever asks without end keeps us busy, but not the runtime.
-            consume_budget().await;
         }
         self.wind_up().await;
     }

@@ -17,13 +17,12 @@ use tokio::{
 use super::{
     clock::{Clock, wall_time},
     delivery::Delivery,
+    view::View,
 };
 use crate::{
-    AccessToken, AuthError, AuthStatus, Generation, IssueError, RefreshPolicy, StatusEvent, StopReason, Stopped,
-    TokenSource, UnauthenticatedReason,
-    error::Failure,
+    AuthStatus, Generation, RefreshPolicy, StatusEvent, StopReason, Stopped, TokenSource,
     machine::{Objection, Outlook, Run},
-    schedule::{Budget, Deadline, Now},
+    schedule::Budget,
 };
 
 pub(crate) struct Shared {
@@ -43,23 +42,6 @@ pub(crate) struct Shared {
     delivery: Arc<Delivery>,
 }
 
-/// The state as readers see it: replaced whole, never changed.
-#[derive(Clone)]
-pub(crate) struct View {
-    pub(crate) token: Option<AccessToken>,
-    pub(crate) status: AuthStatus,
-    pub(crate) outlook: Outlook,
-    pub(crate) next_attempt: Option<Deadline>,
-    pub(crate) latest: Option<Generation>,
-    pub(crate) forced: Budget,
-    pub(crate) can_refresh: bool,
-    /// How many attempts have ended; a waiting caller waits for the next one.
-    pub(crate) outcomes: u64,
-    pub(crate) cause: Option<Arc<IssueError>>,
-    /// The latest token's refresh token is in memory only.
-    pub(crate) unsaved: bool,
-}
-
 /// What handles ask of the driver. Bounded, for a driver that nobody polls must not make it grow.
 #[derive(Default)]
 pub(crate) struct Inbox {
@@ -76,6 +58,7 @@ pub(crate) struct Inbox {
 }
 
 /// What a resource server said about a token.
+#[derive(PartialEq)]
 pub(crate) enum Word {
     Accepted(Generation),
     Rejected { generation: Generation, objection: Objection, claims: Option<String> },
@@ -83,6 +66,10 @@ pub(crate) enum Word {
 
 impl Inbox {
     pub(crate) fn hear(&mut self, word: Word) {
+        // Many requests are refused with one word; repeating it must not push out another.
+        if self.words.last() == Some(&word) {
+            return;
+        }
         if self.words.len() == MOST_WORDS {
             self.words.remove(0);
         }
@@ -340,107 +327,9 @@ impl Shared {
     }
 }
 
-impl View {
-    pub(crate) fn servable(&self, wall: Duration) -> Option<&AccessToken> {
-        self.token.as_ref().filter(|token| token.is_servable(wall))
-    }
-
-    /// Why a caller gets nothing now.
-    pub(crate) fn refusal(&self, now: Now) -> AuthError {
-        let wait = match self.outlook {
-            Outlook::InFlight | Outlook::FailFast(None) => Some(SOON),
-            Outlook::From(next) | Outlook::FailFast(Some(next)) => Some(whole_seconds(next.remaining(now)).max(SOON)),
-            Outlook::Closed => None,
-        };
-        let failure = Failure::new(self.cause.clone(), wait);
-        match (&self.status, self.outlook) {
-            (AuthStatus::Stopped(_), _) => AuthError::Stopped(failure),
-            (AuthStatus::Unauthenticated(_), _) => AuthError::Unauthenticated(failure),
-            (AuthStatus::Pending | AuthStatus::Running, Outlook::InFlight) => AuthError::StillRefreshing(failure),
-            (AuthStatus::Pending | AuthStatus::Running | AuthStatus::AuthRetrying(_), _) => {
-                AuthError::Retrying(failure)
-            }
-        }
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        let Self { token, status, outlook, next_attempt, latest, forced, can_refresh, outcomes, unsaved, cause: _ } =
-            other;
-        !self.turns(other)
-            && self.token.is_some() == token.is_some()
-            && self.status == *status
-            && self.outlook == *outlook
-            && self.next_attempt == *next_attempt
-            && self.latest == *latest
-            && self.forced == *forced
-            && self.can_refresh == *can_refresh
-            && self.outcomes == *outcomes
-            && self.unsaved == *unsaved
-    }
-
-    /// Whether somebody who waits would find something new.
-    fn turns(&self, old: &Self) -> bool {
-        let generation = |view: &Self| view.token.as_ref().map(AccessToken::generation);
-        self.outcomes != old.outcomes || self.status != old.status || generation(self) != generation(old)
-    }
-
-    /// The news in words. Only our own: what a foreign error says may hold anything.
-    fn reason(&self, old: &Self) -> String {
-        match (&self.status, &self.cause) {
-            (AuthStatus::Running, _) if self.unsaved => {
-                "a token is being served; its refresh token could not be saved, a restart now would lose the login"
-                    .to_owned()
-            }
-            (AuthStatus::Running, _) if self.token.is_some() => "a token is being served".to_owned(),
-            (status, _) if *status == old.status && self.token.is_none() => {
-                format!("{status}; the held token has ended")
-            }
-            (status @ (AuthStatus::AuthRetrying(_) | AuthStatus::Unauthenticated(_)), Some(cause)) => {
-                format!("{status}: {cause} [{}]", cause.rule())
-            }
-            (status, _) => status.to_string(),
-        }
-    }
-
-    /// What a human can do about a permanent verdict.
-    fn remediation(&self) -> Option<String> {
-        let code = match &self.status {
-            AuthStatus::Unauthenticated(UnauthenticatedReason::Rejected(code)) => Some(code.as_str()),
-            AuthStatus::Unauthenticated(UnauthenticatedReason::Replaced) => None,
-            AuthStatus::Pending
-            | AuthStatus::Running
-            | AuthStatus::AuthRetrying(_)
-            | AuthStatus::Unauthenticated(_)
-            | AuthStatus::Stopped(_) => return None,
-        };
-        if let Some(advice) = self.cause.as_deref().and_then(IssueError::advice) {
-            return Some(advice.to_owned());
-        }
-        let advice = match code.unwrap_or_default() {
-            "invalid_client"
-            | "unauthorized_client"
-            | "invalid_client_id"
-            | "incorrect_client_credentials"
-            | "bad_client_secret" => {
-                let client = self.cause.as_deref().and_then(IssueError::client);
-                let whose = client.map(|client| format!(" ({client})")).unwrap_or_default();
-                format!("the cached client registration{whose} may be stale: delete it and register again (RFC 7591)")
-            }
-            _ => "sign in again".to_owned(),
-        };
-        Some(advice)
-    }
-}
-
-/// Rounded up, for a caller that comes back too early has come for nothing.
-fn whole_seconds(wait: Duration) -> Duration {
-    Duration::from_secs(wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)))
-}
-
 /// The gate's value while no run's attempts may start; runs count from 1.
 const CLOSED: u64 = 0;
 const NOT_STARTED: u8 = 0;
 const AT_WORK: u8 = 1;
 const ENDED: u8 = 2;
 const MOST_WORDS: usize = 8;
-const SOON: Duration = Duration::from_secs(1);

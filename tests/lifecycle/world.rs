@@ -159,6 +159,9 @@ pub(crate) struct Recorder {
     taken: Mutex<Vec<StatusEvent>>,
 }
 
+/// What the sink does with its n-th call (from 1).
+type React = dyn Fn(u64, &StatusEvent) -> Reaction + Send + Sync;
+
 #[derive(Clone, Debug)]
 pub(crate) enum Reaction {
     Take,
@@ -248,8 +251,6 @@ impl Drop for Turn<'_> {
         self.0.busy.store(false, Ordering::SeqCst);
     }
 }
-
-pub(crate) type React = dyn Fn(u64, &StatusEvent) -> Reaction + Send + Sync;
 
 struct Ear(pub(crate) Arc<Recorder>);
 

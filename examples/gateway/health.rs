@@ -1,0 +1,90 @@
+//! What the gateway says of itself: to an orchestrator, to a script, and (in [`page`](crate::page)) to a human.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+use steadfast::{BoxError, MonitoredTokenSource, Snapshot, StatusEvent, StatusSink};
+
+/// The last transitions, for whoever looks later. A sink; clones share what they keep.
+#[derive(Clone, Default)]
+pub(crate) struct History(Arc<Mutex<VecDeque<StatusEvent>>>);
+
+impl History {
+    /// Newest first.
+    pub(crate) fn newest_first(&self) -> Vec<StatusEvent> {
+        self.events().iter().cloned().collect()
+    }
+
+    fn events(&self) -> MutexGuard<'_, VecDeque<StatusEvent>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl StatusSink for History {
+    async fn set_status(&self, event: &StatusEvent) -> Result<(), BoxError> {
+        let mut events = self.events();
+        events.push_front(event.clone());
+        events.truncate(KEPT);
+        Ok(())
+    }
+}
+
+/// Liveness. It says that the process serves, and looks at nothing else: a restart cannot mint a token, and it would lose
+/// the one that is held.
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Readiness: whether requests get a token. Not the status, for a token can outlive its grant.
+pub(crate) fn readyz(tokens: &MonitoredTokenSource) -> Response {
+    let Snapshot { status, serving, .. } = tokens.snapshot();
+    let code = if serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, [(header::CACHE_CONTROL, "no-store")], format!("{}\n", status.name())).into_response()
+}
+
+/// All there is to know, as JSON. None of it is a secret.
+pub(crate) fn status(tokens: &MonitoredTokenSource, history: &History) -> Response {
+    let snapshot = tokens.snapshot();
+    let body = json!({
+        "name": snapshot.name,
+        "status": snapshot.status.name(),
+        "detail": snapshot.status.to_string(),
+        "serving": snapshot.serving,
+        "generation": snapshot.generation.map(|generation| generation.get()),
+        "expires_at": snapshot.expires_at.map(timestamp),
+        "attempt_in_flight": snapshot.attempt_in_flight,
+        "next_attempt_in_seconds": snapshot.next_attempt_in.map(|wait| wait.as_secs()),
+        "last_failure": snapshot.last_failure,
+        "transitions": history.newest_first().iter().map(transition).collect::<Vec<_>>(),
+    });
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+fn transition(event: &StatusEvent) -> Value {
+    json!({
+        "sequence": event.sequence,
+        "at": timestamp(event.at),
+        "from": event.from.name(),
+        "to": event.to.name(),
+        "serving": event.serving,
+        "reason": event.reason,
+        "remediation": event.remediation,
+    })
+}
+
+fn timestamp(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
+const KEPT: usize = 20;

@@ -1,0 +1,150 @@
+//! What readers see of the state, and what it tells them.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    AccessToken, AuthError, AuthStatus, Generation, IssueError, UnauthenticatedReason,
+    error::Failure,
+    machine::Outlook,
+    schedule::{Budget, Deadline, Now},
+};
+#[cfg(feature = "oauth2")]
+use crate::{failure::chain, oauth::TokenEndpointError};
+
+/// The state as readers see it: replaced whole, never changed.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub(crate) token: Option<AccessToken>,
+    pub(crate) status: AuthStatus,
+    pub(crate) outlook: Outlook,
+    pub(crate) next_attempt: Option<Deadline>,
+    pub(crate) latest: Option<Generation>,
+    pub(crate) forced: Budget,
+    pub(crate) can_refresh: bool,
+    /// How many attempts have ended; a waiting caller waits for the next one.
+    pub(crate) outcomes: u64,
+    pub(crate) cause: Option<Arc<IssueError>>,
+    /// The latest token's refresh token is in memory only.
+    pub(crate) unsaved: bool,
+}
+
+impl View {
+    pub(crate) fn servable(&self, wall: Duration) -> Option<&AccessToken> {
+        self.token.as_ref().filter(|token| token.is_servable(wall))
+    }
+
+    /// Why a caller gets nothing now.
+    pub(crate) fn refusal(&self, now: Now) -> AuthError {
+        let wait = match self.outlook {
+            Outlook::InFlight | Outlook::FailFast(None) => Some(SOON),
+            Outlook::From(next) | Outlook::FailFast(Some(next)) => Some(whole_seconds(next.remaining(now)).max(SOON)),
+            Outlook::Closed => None,
+        };
+        let failure = Failure::new(self.cause.clone(), wait);
+        match (&self.status, self.outlook) {
+            (AuthStatus::Stopped(_), _) => AuthError::Stopped(failure),
+            (AuthStatus::Unauthenticated(_), _) => AuthError::Unauthenticated(failure),
+            (AuthStatus::Pending | AuthStatus::Running, Outlook::InFlight) => AuthError::StillRefreshing(failure),
+            (AuthStatus::Pending | AuthStatus::Running | AuthStatus::AuthRetrying(_), _) => {
+                AuthError::Retrying(failure)
+            }
+        }
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let Self { token, status, outlook, next_attempt, latest, forced, can_refresh, outcomes, unsaved, cause: _ } =
+            other;
+        !self.turns(other)
+            && self.token.is_some() == token.is_some()
+            && self.status == *status
+            && self.outlook == *outlook
+            && self.next_attempt == *next_attempt
+            && self.latest == *latest
+            && self.forced == *forced
+            && self.can_refresh == *can_refresh
+            && self.outcomes == *outcomes
+            && self.unsaved == *unsaved
+    }
+
+    /// Whether somebody who waits would find something new.
+    pub(super) fn turns(&self, old: &Self) -> bool {
+        let generation = |view: &Self| view.token.as_ref().map(AccessToken::generation);
+        self.outcomes != old.outcomes || self.status != old.status || generation(self) != generation(old)
+    }
+
+    /// The news in words. Only our own: what a foreign error says may hold anything.
+    pub(super) fn reason(&self, old: &Self) -> String {
+        let Self { token, status, cause, .. } = self;
+        if token.is_some() && *status == AuthStatus::Running {
+            let unsaved = "; its refresh token could not be saved, a restart now would lose the login";
+            return format!("a token is being served{}", if self.unsaved { unsaved } else { "" });
+        }
+        if token.is_none() && old.token.is_some() && *status == old.status {
+            return format!("{status}; the held token has ended");
+        }
+        match (status, cause) {
+            // The status names the reason already.
+            (
+                AuthStatus::Unauthenticated(UnauthenticatedReason::Rejected(_) | UnauthenticatedReason::Replaced),
+                Some(cause),
+            ) => {
+                format!("{status} [{}]", told(cause))
+            }
+            (AuthStatus::AuthRetrying(_) | AuthStatus::Unauthenticated(_), Some(cause)) => {
+                format!("{status}: {cause} [{}]", told(cause))
+            }
+            (status, _) => status.to_string(),
+        }
+    }
+
+    /// The last attempt's failure in words, if it failed.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.cause.as_ref().map(|cause| format!("{cause} [{}]", told(cause)))
+    }
+
+    /// What a human can do about a permanent verdict.
+    pub(super) fn remediation(&self) -> Option<String> {
+        let code = match &self.status {
+            AuthStatus::Unauthenticated(UnauthenticatedReason::Rejected(code)) => code.as_str(),
+            AuthStatus::Unauthenticated(UnauthenticatedReason::Replaced) => "",
+            AuthStatus::Pending
+            | AuthStatus::Running
+            | AuthStatus::AuthRetrying(_)
+            | AuthStatus::Unauthenticated(_)
+            | AuthStatus::Stopped(_) => return None,
+        };
+        if let Some(advice) = self.cause.as_deref().and_then(IssueError::advice) {
+            return Some(advice.to_owned());
+        }
+        let advice = match code {
+            "invalid_client"
+            | "unauthorized_client"
+            | "invalid_client_id"
+            | "incorrect_client_credentials"
+            | "bad_client_secret" => {
+                let client = self.cause.as_deref().and_then(IssueError::client);
+                let whose = client.map(|client| format!(" ({client})")).unwrap_or_default();
+                format!("the cached client registration{whose} may be stale: delete it and register again (RFC 7591)")
+            }
+            _ => "sign in again".to_owned(),
+        };
+        Some(advice)
+    }
+}
+
+/// Which rule spoke, and about which answer: enough to look in the right place at night.
+fn told(cause: &IssueError) -> String {
+    #[cfg(feature = "oauth2")]
+    if let Some(facts) = chain(cause).find_map(|cause| cause.downcast_ref::<TokenEndpointError>()) {
+        let answer = facts.status().map(|status| format!("{} ", status.as_u16())).unwrap_or_default();
+        return format!("{}, {answer}from {}", cause.rule(), facts.token_host());
+    }
+    cause.rule().to_owned()
+}
+
+/// Rounded up, for a caller that comes back too early has come for nothing.
+fn whole_seconds(wait: Duration) -> Duration {
+    Duration::from_secs(wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)))
+}
+
+const SOON: Duration = Duration::from_secs(1);
