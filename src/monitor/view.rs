@@ -76,19 +76,18 @@ impl View {
     pub(super) fn reason(&self, old: &Self) -> String {
         let Self { token, status, cause, .. } = self;
         if token.is_some() && *status == AuthStatus::Running {
-            return if self.unsaved {
-                "a token is being served; its refresh token could not be saved, a restart now would lose the login"
-            } else {
-                "a token is being served"
-            }
-            .to_owned();
+            let unsaved = "; its refresh token could not be saved, a restart now would lose the login";
+            return format!("a token is being served{}", if self.unsaved { unsaved } else { "" });
         }
         if token.is_none() && old.token.is_some() && *status == old.status {
             return format!("{status}; the held token has ended");
         }
         match (status, cause) {
-            // The status names the code already.
-            (AuthStatus::Unauthenticated(UnauthenticatedReason::Rejected(_)), Some(cause)) => {
+            // The status names the reason already.
+            (
+                AuthStatus::Unauthenticated(UnauthenticatedReason::Rejected(_) | UnauthenticatedReason::Replaced),
+                Some(cause),
+            ) => {
                 format!("{status} [{}]", told(cause))
             }
             (AuthStatus::AuthRetrying(_) | AuthStatus::Unauthenticated(_), Some(cause)) => {
