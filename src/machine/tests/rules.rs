@@ -170,7 +170,7 @@ fn tokens_that_live_for_seconds_do_not_make_a_hot_loop() {
 #[test]
 fn nudges_every_ten_milliseconds_of_an_outage_are_bounded() {
     let mut world = World::started();
-    while world.now.mono < mins(10) {
+    while world.now.mono < hours(1) {
         if world.flying.is_some() {
             world.fail(unreachable_host());
         }
@@ -178,8 +178,9 @@ fn nudges_every_ten_milliseconds_of_an_outage_are_bounded() {
         world.pass(Duration::from_millis(10));
     }
     let nudged = world.started.iter().filter(|attempt| attempt.reason == IssueReason::Nudged);
-    assert!((58..=60).contains(&nudged.count()));
-    assert!(world.started.len() < 70, "{}", world.started.len());
+    let nudged = nudged.count();
+    assert!((355..=360).contains(&nudged), "{nudged}");
+    assert!(world.started.len() < 375, "{}", world.started.len());
 }
 
 #[test]
