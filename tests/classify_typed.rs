@@ -125,6 +125,27 @@ fn no_authentication_is_believed_beneath_our_own_errors() {
 }
 
 #[test]
+fn a_removed_rule_of_ours_still_shields_what_is_beneath_its_error() {
+    let proxy_says_401 = IssueError::transient(io::Error::other("401 Unauthorized"));
+    let deaf = Classifier::standard().without("issue-error");
+    assert_eq!(deaf.classify(&proxy_says_401).class(), Class::Unknown);
+
+    let revoked = IssueError::transient(IssueError::rejected(OAuthCode::new("invalid_grant").unwrap(), "signed out"));
+    assert_eq!(deaf.classify(&revoked).class(), Class::Unknown);
+    let slow = IssueError::transient(io::Error::other("the operation timed out"));
+    assert_eq!(deaf.classify(&slow).class(), Class::Timeout);
+}
+
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn a_removed_rule_of_ours_still_shields_what_a_type_says_beneath_its_error() {
+    let refused = reqwest::get(format!("http://{}/", serve(UNAUTHORIZED).await)).await.unwrap();
+    let error = IssueError::transient(refused.error_for_status().unwrap_err());
+    let read = Classifier::standard().without("issue-error").classify(&error);
+    assert_eq!(read.class(), Class::Unknown, "{read:?}");
+}
+
+#[test]
 fn a_time_out_inside_a_connection_error_is_a_time_out() {
     let error = io::Error::new(io::ErrorKind::ConnectionAborted, io::Error::from(io::ErrorKind::TimedOut));
     assert_read(&error, Class::Timeout, "io");
