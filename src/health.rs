@@ -205,7 +205,9 @@ impl Default for Assessor {
 /// Follows one backend's health over many probes, and logs when it changes; not every probe.
 ///
 /// One failed probe proves little: a backend that was up stays up until the failures in a row reach the threshold. One probe
-/// that succeeds ends the row. Time is the caller's: the tracker reads no clock.
+/// that succeeds ends the row. Both kinds of failure, `Unauthenticated` and `Unhealthy`, count in the same row, and beyond the
+/// threshold every change from one to the other is a transition: a backend that alternates between them is logged each time.
+/// Time is the caller's: the tracker reads no clock.
 ///
 /// ```
 /// use std::time::{Duration, Instant};

@@ -187,6 +187,22 @@ fn the_log_has_one_line_for_each_change_of_health() {
     assert!(lines[2].contains("INFO") && lines[2].contains("from=unhealthy to=healthy"), "{}", lines[2]);
 }
 
+/// Once the threshold is reached each change of kind is news: credentials help against one of the two only.
+#[test]
+fn beyond_the_threshold_every_change_from_one_kind_of_failure_to_the_other_is_a_transition() {
+    let mut tracker = HealthTracker::new("backend").unhealthy_after(2);
+    tracker.record(Health::Healthy, start());
+    assert_eq!(tracker.record(Health::Unhealthy, start()), None);
+
+    let mut changes = Vec::new();
+    for probe in [Health::Unauthenticated, Health::Unauthenticated, Health::Unhealthy, Health::Unauthenticated] {
+        changes.push(tracker.record(probe, start()).map(|change| (change.to, change.consecutive_failures)));
+    }
+    let expected =
+        [Some((Health::Unauthenticated, 2)), None, Some((Health::Unhealthy, 4)), Some((Health::Unauthenticated, 5))];
+    assert_eq!(changes, expected);
+}
+
 struct Probe {
     error: Option<Box<dyn Error>>,
     took: Duration,
