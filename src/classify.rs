@@ -143,7 +143,8 @@ impl Classifier {
     }
 
     /// Adds a phrase: words, found whole and in any ASCII case, in texts that no type spoke for. A capital letter
-    /// is found in exactly that case. The phrase is the rule's name; one of fewer than three letters is never found.
+    /// is found in exactly that case, and punctuation as it is: `don't` is not found in `dont`. The phrase is the rule's name;
+    /// one that has no word of three letters (`is up`) is never found.
     #[must_use]
     pub fn on_phrase(mut self, phrase: &'static str, class: Class) -> Self {
         self.host_mut().add_phrase(Phrase::of_host(phrase, class));

@@ -200,6 +200,52 @@ fn hosts_types_come_before_ours_and_hosts_phrases_before_our_phrases() {
 }
 
 #[test]
+fn a_hosts_phrase_is_found_that_begins_with_short_words_or_holds_punctuation() {
+    for (phrase, text) in [
+        ("is down", "the billing service Is Down."),
+        ("no quota left", "no quota left"),
+        ("we are at our limit", "sorry, we are at our limit: try later"),
+        ("is it up yet", "(is it up yet)"),
+        ("i/o deadline", "read: i/o deadline reached"),
+        ("it's gone", "It's gone!"),
+        ("don't come back", "Don't come back"),
+        ("quota, spent", "Quota, spent by \"alice\""),
+        ("re-login needed", "re-login needed"),
+        ("[gone]", "upstream [gone]"),
+        ("- giving up", "third time - giving up"),
+        ("is AWOL", "it is AWOL"),
+    ] {
+        let host = Classifier::standard().on_phrase(phrase, Class::RateLimited);
+        let read = host.classify_text(text);
+        assert_eq!((read.class(), read.rule()), (Class::RateLimited, phrase), "{text}");
+    }
+}
+
+#[test]
+fn a_hosts_phrase_is_found_whole_and_in_its_own_capitals_only() {
+    for (phrase, text) in [
+        ("is down", "this down payment"),
+        ("is down", "is downed"),
+        ("is down", "down"),
+        ("is down", "is, down"),
+        ("No quota left", "no quota left"),
+        ("is AWOL", "is awol"),
+        ("don't come back", "dont come back"),
+    ] {
+        let host = Classifier::standard().on_phrase(phrase, Class::RateLimited);
+        assert_eq!(host.classify_text(text).class(), Class::Unknown, "{phrase} in {text}");
+    }
+}
+
+#[test]
+fn a_hosts_phrase_without_a_word_of_three_letters_is_never_found() {
+    for phrase in ["", "no", "is up", "-", "é"] {
+        let host = Classifier::standard().on_phrase(phrase, Class::RateLimited);
+        assert_eq!(host.classify_text(phrase).class(), Class::Unknown, "{phrase}");
+    }
+}
+
+#[test]
 fn of_the_hosts_types_the_outermost_error_and_the_first_rule_win() {
     let error = Wrapped("outer", io::Error::from(io::ErrorKind::TimedOut).into());
     let host = Classifier::standard()
