@@ -25,9 +25,10 @@ use crate::IssueError;
 pub enum AuthError {
     /// Attempts fail, and the next one is not near.
     Retrying(Failure),
-    /// An attempt is under way that has taken longer than the caller may wait.
+    /// An attempt is under way, and the caller may not wait for it any longer, or cannot: outside a runtime, in
+    /// [`try_token`](crate::MonitoredTokenSource::try_token), or because nobody runs the driver.
     StillRefreshing(Failure),
-    /// The run has ended: the host needs new credentials.
+    /// The run has ended: the host needs new credentials or, after the ceiling, at least a nudge.
     Unauthenticated(Failure),
     /// The monitor has ended.
     Stopped(Failure),
@@ -59,7 +60,7 @@ impl AuthError {
         matches!(self, Self::StillRefreshing(_))
     }
 
-    /// Whether the host needs new credentials.
+    /// Whether the run has ended, so that only the host can go on from here.
     #[must_use]
     pub const fn is_unauthenticated(&self) -> bool {
         matches!(self, Self::Unauthenticated(_))
@@ -122,7 +123,7 @@ impl fmt::Display for AuthError {
         f.write_str(match self {
             Self::Retrying(_) => "no access token: attempts to obtain one keep failing",
             Self::StillRefreshing(_) => "no access token yet: an attempt to obtain one is still under way",
-            Self::Unauthenticated(_) => "no access token: new credentials are needed",
+            Self::Unauthenticated(_) => "no access token: new credentials, or a nudge, are needed",
             Self::Stopped(_) => "no access token: the token source was stopped",
         })
     }

@@ -41,7 +41,8 @@
 //!  AuthRetrying ──► Running   token issued, or, when the resource server was the trouble, a token accepted
 //! ```
 //!
-//! - **Running** says that all is well, or that a short retry is under way which nobody needs to know of.
+//! - **Running** says that all is well, or that a short retry is under way, which nobody needs to know of as long as a token is
+//!   served ([`StatusEvent::serving`]).
 //! - **AuthRetrying** is the long window after it: attempts go on at a slow cadence, up to a ceiling. Callers without a
 //!   valid token get an [`AuthError`] at once instead of waiting.
 //! - **Unauthenticated** means that the authorization server has rejected the *grant*, or that the ceiling was reached. The
@@ -63,8 +64,9 @@
 //!
 //! An attempt runs in a task that no caller owns. A caller that goes away changes nothing for anyone else, and a refresh token
 //! that the server has already rotated is never lost because a client hung up. A panic inside [`TokenSource::issue`] is a
-//! failed attempt; a panic of a sink is caught and logged. The monitor needs a tokio runtime with `enable_time` (and what
-//! your source needs); without one there is a typed error, see [`BuildError::NoRuntime`].
+//! failed attempt; a panic of a sink is caught and logged (where panics unwind, that is). The monitor needs a tokio runtime
+//! with `enable_time`, and what your source needs. Without a runtime there is a typed error, [`BuildError::NoRuntime`]; in one
+//! without timers tokio panics, and the monitor ends as `Stopped`.
 //!
 //! # What it does not do
 //!
@@ -91,15 +93,16 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `oauth2` | yes | the `oauth` module: refresh token and client credentials grants; `store` and `rotation` for logins that many processes share |
-//! | `reqwest` | yes | the ready-made HTTP client for the token endpoint |
-//! | `rustls` | yes | TLS for that client |
+//! | `reqwest` | yes | the ready-made HTTP client for the token endpoint, [`AuthLayer`] on `reqwest::Client`, its errors by type |
+//! | `rustls` | yes | TLS for that client, and its errors by type |
 //! | `redis` | no | `store::RedisStore`, for logins that many machines share |
 //! | `redis-rustls` | no | TLS to Redis |
 //! | `h2`, `hyper`, `hyper-util`, `reqwest-012`, `reqwest-middleware`, `tonic`, `tower` | no | the [classifier](classify) knows that library's errors by type; `reqwest` brings `hyper` and `hyper-util` |
 //! | `reqwest-middleware` | no | besides, `AuthLayer` is a middleware of `reqwest-middleware` 0.5 |
 //! | `testing` | no | the `testing` module: a scripted authorization server, a protected API, clocks to drive |
 //!
-//! Without default features the pure core and the monitor remain, for hosts with token sources of their own.
+//! Without default features the monitor, the layer, the classifier and health remain, for hosts with token sources of their
+//! own.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

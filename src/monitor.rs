@@ -243,8 +243,8 @@ impl MonitoredTokenSource {
         WeakTokenSource { handle: Arc::downgrade(&self.handle) }
     }
 
-    /// Ends the monitor. No attempt starts from this call on, even if the future is never polled again after its first
-    /// poll; the attempt in flight is waited for, for it may carry a rotated refresh token; the sink is told.
+    /// Ends the monitor. No attempt starts from the future's first poll on, even if it is never polled again; the attempt in
+    /// flight is waited for, for it may carry a rotated refresh token; the sink is told.
     ///
     /// Idempotent, and cancel safe: dropping the future leaves the monitor ended. Takes at most
     /// [`attempt_timeout`](RefreshPolicy::attempt_timeout) + 5 s; outside a tokio runtime it does not wait at all.

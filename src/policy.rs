@@ -20,7 +20,7 @@ use crate::failure::printable;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshPolicy {
-    /// The wait before the second try of the short retry; it doubles with each further try. Defaults to 1s,
+    /// The wait before the second try of the short retry, give or take a fifth; it doubles with each further try. Defaults to 1s,
     /// because servers that forgive a replayed refresh token often do so for 30 s only.
     pub initial_retry_interval: Duration,
     /// The longest wait inside the short retry. Defaults to 2m.
@@ -40,8 +40,8 @@ pub struct RefreshPolicy {
     pub caller_wait: Duration,
     /// A caller waits for an attempt that has not started yet if it starts within this time. Defaults to 2s.
     pub blip_wait: Duration,
-    /// In the long window a caller's demand starts an attempt before the tick, first after this gap, which doubles
-    /// each time; `None` leaves it to the tick. Defaults to 30s.
+    /// In the long window a caller's demand starts an attempt before the tick, first after this gap (give or take a tenth),
+    /// which doubles each time; `None` leaves it to the tick. Defaults to 30s.
     pub demand_probe_interval: Option<Duration>,
     /// How long before its expiry a token is refreshed. Defaults to [`RefreshAhead::ByLifetime`].
     pub refresh_ahead: RefreshAhead,
@@ -109,7 +109,8 @@ impl RefreshPolicy {
     /// Reads `{prefix}_TOKEN_REFRESH_INITIAL_RETRY_INTERVAL`, `…_TOKEN_REFRESH_MAX_RETRY_INTERVAL`,
     /// `…_TOKEN_REFRESH_MAX_TRIES`, `…_TOKEN_REFRESH_MAX_ELAPSED_TIME`, `…_TOKEN_AUTH_RETRYING_TICK_INTERVAL`,
     /// `…_TOKEN_AUTH_RETRYING_MAX_ELAPSED` (the ceiling), `…_TOKEN_ATTEMPT_TIMEOUT` and `…_TOKEN_CALLER_WAIT`;
-    /// durations are written as `10s` or `1m30s`.
+    /// durations are written as `10s` or `1m30s`. A ceiling below an hour shortens `retry_after_cap` along with it, which
+    /// has no variable of its own.
     ///
     /// ```
     /// assert_eq!(steadfast::RefreshPolicy::from_env("UNSET"), Ok(steadfast::RefreshPolicy::DEFAULT));
@@ -146,11 +147,15 @@ impl RefreshPolicy {
             policy.max_tries =
                 value.trim().parse().map_err(|_| PolicyError::variable(name, &value, "a whole number like 8"))?;
         }
+        policy.retry_after_cap = policy.retry_after_cap.min(policy.auth_retrying_ceiling);
         policy.validate()?;
         Ok(policy)
     }
 
-    /// Checks that the values go together.
+    /// Checks that the values go together: `initial_retry_interval`, `max_tries`, `attempt_timeout`,
+    /// `demand_probe_interval`, `assumed_lifetime`, the refill of `forced_refreshes` and `clock_check` are not zero;
+    /// `auth_retrying_tick` is at least 1 s and at most `auth_retrying_ceiling`; `initial_retry_interval` is at most
+    /// `max_retry_interval`, and `retry_after_cap` at most `auth_retrying_ceiling`.
     ///
     /// # Errors
     /// The first rule that is broken.
@@ -329,6 +334,10 @@ mod tests {
             (RefreshPolicy { demand_probe_interval: Some(zero), ..good.clone() }, "demand_probe_interval"),
             (RefreshPolicy { assumed_lifetime: Some(zero), ..good.clone() }, "assumed_lifetime"),
             (RefreshPolicy { clock_check: zero, ..good.clone() }, "clock_check"),
+            (
+                RefreshPolicy { forced_refreshes: ForcedRefreshes { burst: 4, refill: zero }, ..good.clone() },
+                "forced_refreshes.refill",
+            ),
         ] {
             assert!(policy.validate().unwrap_err().to_string().contains(field), "{field}");
         }
@@ -368,5 +377,12 @@ mod tests {
         }
         let unsound = RefreshPolicy::from_vars("GW", |name| name.ends_with("MAX_ELAPSED").then(|| "1s".into()));
         assert!(matches!(unsound, Err(PolicyError::OutOfOrder { .. })));
+    }
+
+    #[test]
+    fn a_short_ceiling_from_the_environment_brings_its_cap_along() {
+        let policy =
+            RefreshPolicy::from_vars("GW", |name| name.ends_with("MAX_ELAPSED").then(|| "30m".into())).unwrap();
+        assert_eq!(policy.retry_after_cap, Duration::from_secs(30 * 60));
     }
 }

@@ -26,7 +26,7 @@ use crate::{BoxError, Generation, OAuthCode};
 pub enum AuthStatus {
     /// No token has been obtained yet in this run.
     Pending,
-    /// All is well, or a short retry is under way that nobody needs to know of.
+    /// All is well, or a short retry is under way that nobody needs to know of as long as a token is served.
     Running,
     /// The short retry did not help. Attempts go on at a slow cadence, callers without a servable token fail fast, and
     /// recovery needs no human.
@@ -210,8 +210,10 @@ pub struct Snapshot {
 
 /// Where status events go. The host implements it; what it does is none of the monitor's business, and cannot hurt it.
 ///
-/// Events arrive in order, one at a time. A slow sink delays no token; when several events pile up, the newest wins. An
-/// `Err` is retried with backoff until newer news replaces it; a panic is caught and logged; a call may take 10 s.
+/// Events arrive in order, one at a time. A slow sink delays no token; when several events pile up, the newest wins. A call
+/// may take 10 s: then its future is dropped, so it has to be cancel safe (one that blocks its thread cannot be cut off). An
+/// event that was not taken, for an `Err`, a panic or the time, is logged and offered again after 1 s, 2 s and so on up to
+/// 60 s, until newer news replaces it; the final `Stopped` is offered three times.
 ///
 /// Closures are sinks too, and so is a [`tokio::sync::mpsc::Sender`] of events:
 ///
@@ -237,7 +239,8 @@ pub trait StatusSink: Send + Sync + 'static {
 
 /// The default sink: each event is one `tracing` line with the target `steadfast::status`.
 ///
-/// `Unauthenticated` is logged at `ERROR`, `AuthRetrying` at `WARN`, the rest at `INFO`.
+/// `Unauthenticated`, and a stop because the monitor panicked, are logged at `ERROR`; `AuthRetrying`, and `Running` without a
+/// token to serve, at `WARN`; the rest at `INFO`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TracingSink;
 
@@ -263,11 +266,12 @@ impl StatusSink for TracingSink {
             };
         }
         match event.to {
-            AuthStatus::Unauthenticated(_) => log!(tracing::Level::ERROR),
-            AuthStatus::AuthRetrying(_) => log!(tracing::Level::WARN),
-            AuthStatus::Pending | AuthStatus::Running | AuthStatus::Stopped(_) => {
-                log!(tracing::Level::INFO)
+            AuthStatus::Unauthenticated(_) | AuthStatus::Stopped(StopReason::DriverPanicked) => {
+                log!(tracing::Level::ERROR)
             }
+            AuthStatus::AuthRetrying(_) => log!(tracing::Level::WARN),
+            AuthStatus::Running if !event.serving => log!(tracing::Level::WARN),
+            AuthStatus::Pending | AuthStatus::Running | AuthStatus::Stopped(_) => log!(tracing::Level::INFO),
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ const POLICY: RefreshPolicy = RefreshPolicy {
     ..RefreshPolicy::DEFAULT
 };
 const LIFETIME: u32 = 4;
+/// One for each token, three tries of the short retry, and a tick a second in the long window; twice that on a slow machine.
+const MOST_CALLS: usize = 20;
 const CALLERS: u32 = 20;
 const EVERY: Duration = Duration::from_millis(5);
 
@@ -181,12 +183,15 @@ impl Drill {
         let tally = |name: &str| {
             self.phases.iter().find(|phase| phase.name == name).map(|phase| phase.tally.clone()).unwrap_or_default()
         };
-        let (healthy, window, recovered, login) =
-            (tally("healthy"), tally("long window"), tally("recovery"), tally("new login"));
+        let (healthy, outage, window) = (tally("healthy"), tally("outage"), tally("long window"));
+        let (recovered, revoked, login) = (tally("recovery"), tally("revoked"), tally("new login"));
+        let calls = self.idp.calls();
         let long_windows = self.events_to(|status| matches!(status, AuthStatus::AuthRetrying(_)));
         let expired: usize = self.phases.iter().map(|phase| phase.tally.expired).sum();
         let one_at_a_time = self.idp.most_in_flight() == 1;
         let reused = self.idp.reuse_detected();
+        self.expect(outage.served > 0 && revoked.served > 0, "the held token was served to its end");
+        self.expect(calls <= MOST_CALLS, "the token endpoint was not hammered");
         self.expect(healthy.failed == 0, "no caller failed while the endpoint was healthy");
         self.expect(window.served == 0 && window.waited == 0, "in the long window nobody waited for nothing");
         self.expect(window.failed_fast > 0, "in the long window callers failed fast");

@@ -64,16 +64,19 @@ impl Arguments {
     }
 }
 
-/// Prints transitions until Ctrl-C.
+/// Prints transitions until Ctrl-C. A server that rotates refresh tokens has made the given one useless by then, for this
+/// program keeps its successor nowhere.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), BoxError> {
     let timeline = Timeline::begin();
-    timeline.scene(&format!("monitoring {}; Ctrl-C ends it", arguments.token_url));
     let sink = sink_fn(move |event: StatusEvent| async move {
         timeline.status(&event);
         timeline.scene(&event.reason);
         Ok(())
     });
-    let tokens = MonitoredTokenSource::builder(arguments.source()?).name("live").sink(sink).spawn()?;
+    let source = arguments.source()?;
+    // Not the address: it is the user's, and may hold anything.
+    timeline.scene("monitoring; Ctrl-C ends it");
+    let tokens = MonitoredTokenSource::builder(source).name("live").sink(sink).spawn()?;
     let user = async {
         // One steady caller, so that the monitor also sees demand.
         let mut pace = tokio::time::interval(Duration::from_secs(1));

@@ -12,6 +12,8 @@
 //! ```sh
 //! cargo run --example outage -- --token-url URL --client-id ID [--client-secret S] [--refresh-token T] [--scope S]
 //! ```
+//!
+//! Give it a login of its own: where the server rotates refresh tokens, the one given is spent with the first refresh.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program is for")]
 #![allow(clippy::disallowed_methods, reason = "it measures how long real callers wait")]
 

@@ -126,6 +126,9 @@ impl View {
                 let whose = client.map(|client| format!(" ({client})")).unwrap_or_default();
                 format!("the cached client registration{whose} may be stale: delete it and register again (RFC 7591)")
             }
+            "invalid_scope" | "invalid_target" | "unsupported_grant_type" | "unsupported_token_type" => {
+                "check what the client is configured to ask for: the server does not give it".to_owned()
+            }
             _ => "sign in again".to_owned(),
         };
         Some(advice)

@@ -160,7 +160,7 @@ impl Paths {
     }
 }
 
-/// A lease. Its fields are dropped after what it leaves behind was removed: the lock goes last.
+/// A lease. What it leaves behind is removed first: the lock goes last.
 #[derive(Debug)]
 struct Held {
     paths: Arc<Paths>,
@@ -209,6 +209,8 @@ impl Drop for Held {
         if new.take().is_some() && self.still().is_ok() {
             let _ = fs::remove_file(&self.paths.new);
         }
+        // Closing is not enough: a child process that somebody is just starting has the lock as well, until it execs.
+        let _ = self.lock.unlock();
     }
 }
 
