@@ -274,6 +274,33 @@ mod reqwest_013 {
     }
 
     #[tokio::test]
+    async fn a_401_inside_reqwests_own_decode_error_is_authentication() {
+        let refused = get(serve(UNAUTHORIZED).await).await.unwrap().error_for_status().unwrap_err();
+        let broken = futures_util::stream::iter([Err::<http_body::Frame<bytes::Bytes>, _>(refused)]);
+        let body = reqwest::Body::wrap(http_body_util::StreamBody::new(broken));
+        let error = reqwest::Response::from(http::Response::new(body)).bytes().await.unwrap_err();
+        assert!(error.is_decode() && error.status().is_none(), "{error:?}");
+        assert_read(&error, Class::Authentication, "reqwest");
+    }
+
+    /// The name is never resolved, so the connection is never made; reqwest calls that an error of both kinds.
+    #[tokio::test(start_paused = true)]
+    async fn a_time_out_inside_reqwests_own_connection_error_is_a_time_out() {
+        struct Hangs;
+
+        impl reqwest::dns::Resolve for Hangs {
+            fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+                Box::pin(std::future::pending())
+            }
+        }
+
+        let client = reqwest::Client::builder().no_proxy().connect_timeout(SECOND).dns_resolver(Hangs).build().unwrap();
+        let error = client.get("http://api.example.com/").send().await.unwrap_err();
+        assert!(error.is_connect() && error.is_timeout(), "{error:?}");
+        assert_read(&error, Class::Timeout, "reqwest");
+    }
+
+    #[tokio::test]
     async fn a_401_inside_a_time_out_is_authentication() {
         let refused = get(serve(UNAUTHORIZED).await).await.unwrap().error_for_status().unwrap_err();
         assert_read(&io::Error::new(io::ErrorKind::TimedOut, refused), Class::Authentication, "reqwest");
@@ -538,6 +565,29 @@ mod oauth2_5 {
         let error: RequestTokenError<_, BasicErrorResponse> =
             RequestTokenError::Request(HttpClientError::<reqwest::Error>::Reqwest(Box::new(refused)));
         assert_read(&error, Class::Unavailable, "reqwest");
+    }
+
+    #[cfg(feature = "reqwest")]
+    #[tokio::test]
+    async fn a_token_endpoint_that_reqwest_cannot_reach_is_seen_through_it() {
+        let address = dead_port().await;
+        let client = BasicClient::new(ClientId::new("client".to_owned()))
+            .set_token_uri(TokenUrl::new(format!("http://{address}/token")).unwrap());
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let transport = |request: HttpRequest| {
+            let sent = reqwest::Request::try_from(request).map(|request| http.execute(request));
+            async move {
+                let answer = sent?.await?;
+                let status = answer.status();
+                let mut answer = HttpResponse::new(answer.bytes().await?.to_vec());
+                *answer.status_mut() = status;
+                Ok::<_, reqwest::Error>(answer)
+            }
+        };
+        let token = RefreshToken::new("token".to_owned());
+        let error = client.exchange_refresh_token(&token).request_async(&transport).await.unwrap_err();
+        assert_read(&error, Class::Unavailable, "reqwest");
+        assert!(STANDARD.classify(&error).is_of_token_path());
     }
 
     async fn refresh(
