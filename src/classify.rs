@@ -38,8 +38,9 @@
 //! the earliest place in a text, wins. So a time-out inside a connection error is a `Timeout`, a 401 inside a decode
 //! error is `Authentication`, and a time-out while the body of a 401 was read is `Authentication`.
 //!
-//! One exception: under one of *our own* errors no authentication or authorization is believed. It would be a word of the
-//! token endpoint, or of a proxy in front of it, about a request that never reached the backend.
+//! One exception: under an error of the way to a token (one of *our own*, or of the `oauth2` crate) no authentication or
+//! authorization is believed, whichever rules are removed. It would be a word of the token endpoint, or of a proxy in front of
+//! it, about a request that never reached the backend. [`Classified::is_of_token_path`] says that an error is such a one.
 //!
 //! Wrappers whose `source()` leaves out the very error they wrap are opened: `std::io::Error`, `Arc<dyn Error>`, `h2::Error`,
 //! `reqwest_middleware::Error`, and the boxed `reqwest::Error` of the `oauth2` crate.
@@ -58,7 +59,7 @@ mod scan;
 mod typed;
 use phrases::{PHRASES, Phrase, STANDARD};
 use scan::{Hit, Index, Shown, Table};
-use typed::{Finding, TYPED};
+use typed::{Finding, TYPED, is_of_token_path};
 
 /// Says what an error means. Cheap to clone, and [`standard`](Classifier::standard) fits in a `static`.
 ///
@@ -142,7 +143,8 @@ impl Classifier {
     }
 
     /// Adds a phrase: words, found whole and in any ASCII case, in texts that no type spoke for. A capital letter
-    /// is found in exactly that case. The phrase is the rule's name; one of fewer than three letters is never found.
+    /// is found in exactly that case, and punctuation as it is: `don't` is not found in `dont`. The phrase is the rule's name;
+    /// one that has no word of three letters (`is up`) is never found.
     #[must_use]
     pub fn on_phrase(mut self, phrase: &'static str, class: Class) -> Self {
         self.host_mut().add_phrase(Phrase::of_host(phrase, class));
@@ -161,10 +163,12 @@ impl Classifier {
     /// nothing.
     #[must_use]
     pub fn classify(&self, error: &(dyn Error + 'static)) -> Classified {
-        self.by_host_type(error)
+        let classified = self
+            .by_host_type(error)
             .or_else(|| self.by_our_type(error))
             .or_else(|| self.by_text(error))
-            .unwrap_or(Classified::UNKNOWN)
+            .unwrap_or(Classified::UNKNOWN);
+        Classified { of_token_path: chain(error).any(is_of_token_path), ..classified }
     }
 
     /// Says what a text means that is all that is left of an error.
@@ -201,16 +205,14 @@ impl Classifier {
 
     fn by_our_type(&self, error: &(dyn Error + 'static)) -> Option<Classified> {
         let mut best: Option<Classified> = None;
-        let mut under_ours = false;
-        for link in chain(error) {
+        for (link, on_token_path) in shielded_chain(error) {
             let finding = TYPED.iter().find_map(|rule| Some((rule, (rule.look)(link)?)));
             let Some((rule, finding)) = finding else {
                 continue;
             };
-            if self.removed().contains(&rule.name) || (under_ours && finding.class.is_auth()) {
+            if self.removed().contains(&rule.name) || (on_token_path && finding.class.is_auth()) {
                 continue;
             }
-            under_ours |= rule.ours;
             let outweighs = |best: Classified| finding.class.weight() > best.class.weight();
             if best.is_none_or(outweighs) {
                 best = Some(Classified::by_type(rule.name, finding));
@@ -226,8 +228,9 @@ impl Classifier {
         let mut shown = Shown::new();
         let hit = self.in_phrases(|table| {
             let mut best: Option<Hit> = None;
-            for link in chain(error) {
-                best = Hit::heavier(best, table.scan(shown.text_of(link), self.removed()));
+            for (link, on_token_path) in shielded_chain(error) {
+                let hit = table.scan(shown.text_of(link), self.removed());
+                best = Hit::heavier(best, hit.filter(|hit| !(on_token_path && hit.class.is_auth())));
                 if best.is_some_and(|hit| hit.class.is_answer()) {
                     break;
                 }
@@ -257,6 +260,15 @@ impl Classifier {
     fn host_mut(&mut self) -> &mut Host {
         Arc::make_mut(self.host.get_or_insert_default())
     }
+}
+
+/// Each error of the chain, and whether it is beneath one of the way to a token.
+fn shielded_chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = (&'a (dyn Error + 'static), bool)> {
+    chain(error).scan(false, |beneath, link| {
+        let shielded = *beneath;
+        *beneath |= is_of_token_path(link);
+        Some((link, shielded))
+    })
 }
 
 /// What an error means.
@@ -349,11 +361,17 @@ pub struct Classified {
     rule: &'static str,
     evidence: Evidence,
     retry_after: Option<Duration>,
+    of_token_path: bool,
 }
 
 impl Classified {
-    const UNKNOWN: Self =
-        Self { class: Class::Unknown, rule: "unrecognised", evidence: Evidence::None, retry_after: None };
+    const UNKNOWN: Self = Self {
+        class: Class::Unknown,
+        rule: "unrecognised",
+        evidence: Evidence::None,
+        retry_after: None,
+        of_token_path: false,
+    };
 
     /// What the error means.
     #[must_use]
@@ -385,13 +403,20 @@ impl Classified {
         self.class.is_auth()
     }
 
+    /// Whether an error of the way to a token is in the chain, by its type: one of ours, or of the `oauth2` crate. Then the class
+    /// is about that way. Of the backend it says nothing, not even that it answers.
+    #[must_use]
+    pub const fn is_of_token_path(&self) -> bool {
+        self.of_token_path
+    }
+
     fn by_type(rule: &'static str, finding: Finding) -> Self {
         let Finding { class, retry_after } = finding;
-        Self { class, rule, evidence: Evidence::Type, retry_after }
+        Self { class, rule, evidence: Evidence::Type, retry_after, ..Self::UNKNOWN }
     }
 
     fn by_text(hit: Hit) -> Self {
-        Self { class: hit.class, rule: hit.rule, evidence: Evidence::Text, retry_after: None }
+        Self { class: hit.class, rule: hit.rule, evidence: Evidence::Text, ..Self::UNKNOWN }
     }
 }
 

@@ -18,11 +18,16 @@
 //! assert_eq!(misconfigured, Health::Unauthenticated);
 //! ```
 //!
+//! A probe that never left this side proves nothing of the kind. Where the way to a token was refused
+//! ([`Classified::is_of_token_path`](crate::classify::Classified::is_of_token_path): an `AuthError`, an `invalid_grant` …) the
+//! backend is [`Health::Unauthenticated`], whatever is configured.
+//!
 //! | the probe | without outgoing auth | with outgoing auth |
 //! |---|---|---|
 //! | succeeded | `Healthy` | `Healthy` |
 //! | succeeded, slower than the threshold | `Degraded` | `Degraded` |
 //! | authentication or authorization error | `Unauthenticated` | `Healthy` |
+//! | the same, on the way to a token | `Unauthenticated` | `Unauthenticated` |
 //! | rate limited | `Degraded` | `Degraded` |
 //! | time-out, unavailable, cancelled, unknown error | `Unhealthy` | `Unhealthy` |
 
@@ -177,12 +182,16 @@ impl Assessor {
         match result {
             Ok(()) if elapsed > self.slow_after => Health::Degraded,
             Ok(()) => Health::Healthy,
-            Err(error) => match self.classifier.classify(error).class() {
-                Class::Authentication | Class::Authorization if outgoing.is_configured() => Health::Healthy,
-                Class::Authentication | Class::Authorization => Health::Unauthenticated,
-                Class::RateLimited => Health::Degraded,
-                Class::Timeout | Class::Cancelled | Class::Unavailable | Class::Unknown => Health::Unhealthy,
-            },
+            Err(error) => {
+                let classified = self.classifier.classify(error);
+                let challenge_expected = outgoing.is_configured() && !classified.is_of_token_path();
+                match classified.class() {
+                    Class::Authentication | Class::Authorization if challenge_expected => Health::Healthy,
+                    Class::Authentication | Class::Authorization => Health::Unauthenticated,
+                    Class::RateLimited => Health::Degraded,
+                    Class::Timeout | Class::Cancelled | Class::Unavailable | Class::Unknown => Health::Unhealthy,
+                }
+            }
         }
     }
 }
@@ -196,7 +205,9 @@ impl Default for Assessor {
 /// Follows one backend's health over many probes, and logs when it changes; not every probe.
 ///
 /// One failed probe proves little: a backend that was up stays up until the failures in a row reach the threshold. One probe
-/// that succeeds ends the row. Time is the caller's: the tracker reads no clock.
+/// that succeeds ends the row. Both kinds of failure, `Unauthenticated` and `Unhealthy`, count in the same row, and beyond the
+/// threshold every change from one to the other is a transition: a backend that alternates between them is logged each time.
+/// Time is the caller's: the tracker reads no clock.
 ///
 /// ```
 /// use std::time::{Duration, Instant};

@@ -125,6 +125,27 @@ fn no_authentication_is_believed_beneath_our_own_errors() {
 }
 
 #[test]
+fn a_removed_rule_of_ours_still_shields_what_is_beneath_its_error() {
+    let proxy_says_401 = IssueError::transient(io::Error::other("401 Unauthorized"));
+    let deaf = Classifier::standard().without("issue-error");
+    assert_eq!(deaf.classify(&proxy_says_401).class(), Class::Unknown);
+
+    let revoked = IssueError::transient(IssueError::rejected(OAuthCode::new("invalid_grant").unwrap(), "signed out"));
+    assert_eq!(deaf.classify(&revoked).class(), Class::Unknown);
+    let slow = IssueError::transient(io::Error::other("the operation timed out"));
+    assert_eq!(deaf.classify(&slow).class(), Class::Timeout);
+}
+
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn a_removed_rule_of_ours_still_shields_what_a_type_says_beneath_its_error() {
+    let refused = reqwest::get(format!("http://{}/", serve(UNAUTHORIZED).await)).await.unwrap();
+    let error = IssueError::transient(refused.error_for_status().unwrap_err());
+    let read = Classifier::standard().without("issue-error").classify(&error);
+    assert_eq!(read.class(), Class::Unknown, "{read:?}");
+}
+
+#[test]
 fn a_time_out_inside_a_connection_error_is_a_time_out() {
     let error = io::Error::new(io::ErrorKind::ConnectionAborted, io::Error::from(io::ErrorKind::TimedOut));
     assert_read(&error, Class::Timeout, "io");
@@ -179,6 +200,52 @@ fn hosts_types_come_before_ours_and_hosts_phrases_before_our_phrases() {
 }
 
 #[test]
+fn a_hosts_phrase_is_found_that_begins_with_short_words_or_holds_punctuation() {
+    for (phrase, text) in [
+        ("is down", "the billing service Is Down."),
+        ("no quota left", "no quota left"),
+        ("we are at our limit", "sorry, we are at our limit: try later"),
+        ("is it up yet", "(is it up yet)"),
+        ("i/o deadline", "read: i/o deadline reached"),
+        ("it's gone", "It's gone!"),
+        ("don't come back", "Don't come back"),
+        ("quota, spent", "Quota, spent by \"alice\""),
+        ("re-login needed", "re-login needed"),
+        ("[gone]", "upstream [gone]"),
+        ("- giving up", "third time - giving up"),
+        ("is AWOL", "it is AWOL"),
+    ] {
+        let host = Classifier::standard().on_phrase(phrase, Class::RateLimited);
+        let read = host.classify_text(text);
+        assert_eq!((read.class(), read.rule()), (Class::RateLimited, phrase), "{text}");
+    }
+}
+
+#[test]
+fn a_hosts_phrase_is_found_whole_and_in_its_own_capitals_only() {
+    for (phrase, text) in [
+        ("is down", "this down payment"),
+        ("is down", "is downed"),
+        ("is down", "down"),
+        ("is down", "is, down"),
+        ("No quota left", "no quota left"),
+        ("is AWOL", "is awol"),
+        ("don't come back", "dont come back"),
+    ] {
+        let host = Classifier::standard().on_phrase(phrase, Class::RateLimited);
+        assert_eq!(host.classify_text(text).class(), Class::Unknown, "{phrase} in {text}");
+    }
+}
+
+#[test]
+fn a_hosts_phrase_without_a_word_of_three_letters_is_never_found() {
+    for phrase in ["", "no", "is up", "-", "é"] {
+        let host = Classifier::standard().on_phrase(phrase, Class::RateLimited);
+        assert_eq!(host.classify_text(phrase).class(), Class::Unknown, "{phrase}");
+    }
+}
+
+#[test]
 fn of_the_hosts_types_the_outermost_error_and_the_first_rule_win() {
     let error = Wrapped("outer", io::Error::from(io::ErrorKind::TimedOut).into());
     let host = Classifier::standard()
@@ -204,6 +271,33 @@ mod reqwest_013 {
         let refused = get(serve(UNAUTHORIZED).await).await.unwrap().error_for_status().unwrap_err();
         let error = io::Error::new(io::ErrorKind::InvalidData, refused);
         assert_read(&error, Class::Authentication, "reqwest");
+    }
+
+    #[tokio::test]
+    async fn a_401_inside_reqwests_own_decode_error_is_authentication() {
+        let refused = get(serve(UNAUTHORIZED).await).await.unwrap().error_for_status().unwrap_err();
+        let broken = futures_util::stream::iter([Err::<http_body::Frame<bytes::Bytes>, _>(refused)]);
+        let body = reqwest::Body::wrap(http_body_util::StreamBody::new(broken));
+        let error = reqwest::Response::from(http::Response::new(body)).bytes().await.unwrap_err();
+        assert!(error.is_decode() && error.status().is_none(), "{error:?}");
+        assert_read(&error, Class::Authentication, "reqwest");
+    }
+
+    /// The name is never resolved, so the connection is never made; reqwest calls that an error of both kinds.
+    #[tokio::test(start_paused = true)]
+    async fn a_time_out_inside_reqwests_own_connection_error_is_a_time_out() {
+        struct Hangs;
+
+        impl reqwest::dns::Resolve for Hangs {
+            fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+                Box::pin(std::future::pending())
+            }
+        }
+
+        let client = reqwest::Client::builder().no_proxy().connect_timeout(SECOND).dns_resolver(Hangs).build().unwrap();
+        let error = client.get("http://api.example.com/").send().await.unwrap_err();
+        assert!(error.is_connect() && error.is_timeout(), "{error:?}");
+        assert_read(&error, Class::Timeout, "reqwest");
     }
 
     #[tokio::test]
@@ -471,6 +565,29 @@ mod oauth2_5 {
         let error: RequestTokenError<_, BasicErrorResponse> =
             RequestTokenError::Request(HttpClientError::<reqwest::Error>::Reqwest(Box::new(refused)));
         assert_read(&error, Class::Unavailable, "reqwest");
+    }
+
+    #[cfg(feature = "reqwest")]
+    #[tokio::test]
+    async fn a_token_endpoint_that_reqwest_cannot_reach_is_seen_through_it() {
+        let address = dead_port().await;
+        let client = BasicClient::new(ClientId::new("client".to_owned()))
+            .set_token_uri(TokenUrl::new(format!("http://{address}/token")).unwrap());
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let transport = |request: HttpRequest| {
+            let sent = reqwest::Request::try_from(request).map(|request| http.execute(request));
+            async move {
+                let answer = sent?.await?;
+                let status = answer.status();
+                let mut answer = HttpResponse::new(answer.bytes().await?.to_vec());
+                *answer.status_mut() = status;
+                Ok::<_, reqwest::Error>(answer)
+            }
+        };
+        let token = RefreshToken::new("token".to_owned());
+        let error = client.exchange_refresh_token(&token).request_async(&transport).await.unwrap_err();
+        assert_read(&error, Class::Unavailable, "reqwest");
+        assert!(STANDARD.classify(&error).is_of_token_path());
     }
 
     async fn refresh(

@@ -9,7 +9,7 @@ use std::{
 };
 
 use steadfast::{
-    AuthStatus, RetryCause, StopReason, UnauthenticatedReason,
+    AuthStatus, IssueError, MonitoredTokenSource, OAuthCode, RetryCause, StopReason, UnauthenticatedReason,
     classify::{Class, Classifier},
     health::{Assessor, Health, HealthTracker, OutgoingAuth, assess},
 };
@@ -39,6 +39,57 @@ fn a_challenge_is_a_sign_of_life_where_authentication_is_configured() {
         let assessed = outgoing.map(|outgoing| assessor.assess(probe.result(), probe.took, outgoing));
         assert_eq!(assessed, expected, "{name}");
     }
+}
+
+/// Nothing was sent to the backend, so nothing was learnt from it; and somebody has to see to the credentials.
+#[test]
+fn a_refusal_on_the_way_to_a_token_is_no_sign_of_life() {
+    use OutgoingAuth::{HeaderInjection, None, TokenExchange, UpstreamInjection};
+
+    let rejected = || IssueError::rejected(OAuthCode::new("invalid_grant").unwrap(), "signed out");
+    let assessor = Assessor::new().classifier(
+        Classifier::standard().on(|wrapped: &Wrapped| wrapped.0.is::<IssueError>().then_some(Class::Authentication)),
+    );
+
+    for (name, probe) in [
+        ("rejected", failed(rejected())),
+        ("rejected, in a wrapper", failed(io::Error::other(rejected()))),
+        ("rejected, by the host's own rule", failed(Wrapped(rejected().into()))),
+    ] {
+        for outgoing in [None, HeaderInjection, TokenExchange, UpstreamInjection] {
+            let health = assessor.assess(probe.result(), probe.took, outgoing);
+            assert_eq!(health, Health::Unauthenticated, "{name}, {outgoing:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_gets_no_token_is_no_sign_of_life() {
+    let revoked = || async { Err(IssueError::rejected(OAuthCode::new("invalid_grant").unwrap(), "signed out").into()) };
+    let tokens = MonitoredTokenSource::builder(revoked).spawn().unwrap();
+    let error = tokens.token().await.unwrap_err();
+    assert_eq!(assess(Err(&error), QUICK, OutgoingAuth::TokenExchange), Health::Unauthenticated);
+}
+
+#[cfg(feature = "oauth2")]
+#[tokio::test]
+async fn an_oauth_code_is_no_sign_of_life_whichever_library_brought_it() {
+    use oauth2::{RequestTokenError, basic::BasicErrorResponse};
+    use steadfast::{IssueReason, IssueRequest, TokenSource, oauth};
+
+    const CODE: &str = r#"{"error":"invalid_grant"}"#;
+    let http = |_: http::Request<Vec<u8>>| async {
+        let answer = http::Response::builder().status(400).body(CODE.into());
+        answer.map_err(oauth::TransportError::unknown)
+    };
+    let grant = oauth::RefreshTokenGrant::builder("https://login.example.com/token", "app", "rt").http(http);
+    let ours = grant.build().unwrap().issue(&IssueRequest::new(IssueReason::Initial)).await.unwrap_err();
+    let facts = ours.source().unwrap();
+    assert_eq!(assess(Err(facts), QUICK, OutgoingAuth::TokenExchange), Health::Unauthenticated);
+
+    let answer: BasicErrorResponse = serde_json::from_str(CODE).unwrap();
+    let theirs = RequestTokenError::<oauth2::HttpClientError<io::Error>, _>::ServerResponse(answer);
+    assert_eq!(assess(Err(&theirs), QUICK, OutgoingAuth::TokenExchange), Health::Unauthenticated);
 }
 
 #[test]
@@ -134,6 +185,22 @@ fn the_log_has_one_line_for_each_change_of_health() {
     assert!(lines[1].contains("WARN") && lines[1].contains("from=healthy to=unhealthy"), "{}", lines[1]);
     assert!(lines[1].contains("github") && lines[1].contains("consecutive_failures=3"), "{}", lines[1]);
     assert!(lines[2].contains("INFO") && lines[2].contains("from=unhealthy to=healthy"), "{}", lines[2]);
+}
+
+/// Once the threshold is reached each change of kind is news: credentials help against one of the two only.
+#[test]
+fn beyond_the_threshold_every_change_from_one_kind_of_failure_to_the_other_is_a_transition() {
+    let mut tracker = HealthTracker::new("backend").unhealthy_after(2);
+    tracker.record(Health::Healthy, start());
+    assert_eq!(tracker.record(Health::Unhealthy, start()), None);
+
+    let mut changes = Vec::new();
+    for probe in [Health::Unauthenticated, Health::Unauthenticated, Health::Unhealthy, Health::Unauthenticated] {
+        changes.push(tracker.record(probe, start()).map(|change| (change.to, change.consecutive_failures)));
+    }
+    let expected =
+        [Some((Health::Unauthenticated, 2)), None, Some((Health::Unhealthy, 4)), Some((Health::Unauthenticated, 5))];
+    assert_eq!(changes, expected);
 }
 
 struct Probe {

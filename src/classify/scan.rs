@@ -240,7 +240,7 @@ fn phrase_at(phrase: &[u8], text: &[u8], start: usize) -> Option<Standing> {
     (ends && follows(lead, text, start)).then_some(Standing { end: at, number })
 }
 
-/// A phrase is looked up by its first word that is not in every other text.
+/// A phrase is looked up by its first word that a scan stops at and that is not in every other text.
 #[allow(clippy::indexing_slicing)] // a const fn has no `get` and no iterator
 const fn split_lead(phrase: &[u8]) -> (&[u8], &[u8]) {
     let mut lead = 0;
@@ -252,20 +252,34 @@ const fn split_lead(phrase: &[u8]) -> (&[u8], &[u8]) {
         }
         lead += 1;
     }
-    (&[], phrase)
+    let mut head = 0;
+    let mut len = 0;
+    while head + len < phrase.len() && len < 3 {
+        if is_word(phrase[head + len]) {
+            len += 1;
+        } else {
+            head += len + 1;
+            len = 0;
+        }
+    }
+    // Without a word of three letters the rest is too short for a head, and the phrase is never found.
+    phrase.split_at(head)
 }
 
-/// Whether these words, with single spaces, end where the rest of the phrase starts.
+/// Whether these words, with single spaces, end where the rest of the phrase starts. A capital letter is found as a capital
+/// only.
 fn follows(lead: &[u8], text: &[u8], start: usize) -> bool {
     let Some((before, seen)) = start.checked_sub(lead.len()).and_then(|from| text.get(..start)?.split_at_checked(from))
     else {
         return false;
     };
     let same = |(lead, seen): (&u8, &u8)| match lead {
-        b'-' => *seen == b' ',
-        letter => letter.eq_ignore_ascii_case(seen),
+        b'-' => matches!(seen, b' ' | b'-'),
+        letter => *letter == *seen || *letter == seen.to_ascii_lowercase(),
     };
-    lead.iter().zip(seen).all(same) && (lead.is_empty() || before.last().is_none_or(|&byte| !is_word(byte)))
+    let begins_inside_a_word =
+        || lead.first().is_some_and(|&byte| is_word(byte)) && before.last().is_some_and(|&byte| is_word(byte));
+    lead.iter().zip(seen).all(same) && !begins_inside_a_word()
 }
 
 /// What may stand between two words of a phrase: `status code 401`, `status_code=401`, `"status": 401`,

@@ -22,8 +22,6 @@ pub(super) struct TypedRule {
     pub(super) name: &'static str,
     pub(super) says: &'static str,
     pub(super) origin: &'static str,
-    /// Speaks for our own errors: no authentication or authorization is believed beneath one.
-    pub(super) ours: bool,
     pub(super) look: fn(&(dyn Error + 'static)) -> Option<Finding>,
 }
 
@@ -37,10 +35,10 @@ pub(super) static TYPED: &[TypedRule] = &[
     rule("hyper-util", "unavailable", "hyper-util 0.1: client::legacy::Error", |error| hyper_util(error.downcast_ref()?)),
     #[cfg(feature = "hyper")]
     rule("hyper", "timeout, unavailable", "hyper 1: Error", |error| hyper(error.downcast_ref()?)),
-    own("auth-error", "authentication, cancelled, unavailable", "steadfast: AuthError", |error| auth_error(error.downcast_ref()?)),
-    own("issue-error", "authentication, cancelled, unavailable", "steadfast: IssueError", |error| issue_error(error.downcast_ref()?)),
+    rule("auth-error", "authentication, cancelled, unavailable", "steadfast: AuthError", |error| auth_error(error.downcast_ref()?)),
+    rule("issue-error", "authentication, cancelled, unavailable", "steadfast: IssueError", |error| issue_error(error.downcast_ref()?)),
     #[cfg(feature = "oauth2")]
-    own("token-endpoint", "by OAuth code, rate limited, unavailable", "steadfast: oauth::TokenEndpointError", oauth2::token_endpoint_error),
+    rule("token-endpoint", "by OAuth code, rate limited, unavailable", "steadfast: oauth::TokenEndpointError", oauth2::token_endpoint_error),
     rule("tokio-elapsed", "timeout", "tokio 1: time::error::Elapsed", |error| is::<tokio::time::error::Elapsed>(error, Class::Timeout)),
     rule("tokio-join", "cancelled", "tokio 1: task::JoinError", |error| join(error.downcast_ref()?)),
     #[cfg(feature = "reqwest-012")]
@@ -60,11 +58,16 @@ pub(super) static TYPED: &[TypedRule] = &[
 type Look = fn(&(dyn Error + 'static)) -> Option<Finding>;
 
 const fn rule(name: &'static str, says: &'static str, origin: &'static str, look: Look) -> TypedRule {
-    TypedRule { name, says, origin, ours: false, look }
+    TypedRule { name, says, origin, look }
 }
 
-const fn own(name: &'static str, says: &'static str, origin: &'static str, look: Look) -> TypedRule {
-    TypedRule { ours: true, ..rule(name, says, origin, look) }
+/// Whether this is an error of the way to a token, whatever it says and whichever rules are removed. No authentication or
+/// authorization beneath one is about the backend.
+pub(super) fn is_of_token_path(error: &(dyn Error + 'static)) -> bool {
+    let is_ours = error.is::<AuthError>() || error.is::<IssueError>();
+    #[cfg(feature = "oauth2")]
+    let is_ours = is_ours || oauth2::is_of_token_path(error);
+    is_ours
 }
 
 fn is<E: Error + 'static>(error: &(dyn Error + 'static), class: Class) -> Option<Finding> {
@@ -198,8 +201,18 @@ mod oauth2 {
     use super::{Class, Error, Finding};
     use crate::oauth::{Saying, TokenEndpointError, saying_of};
 
-    /// The type has the transport's error as a parameter, so each transport that hosts have is a type of its own.
+    pub(super) fn is_of_token_path(error: &(dyn Error + 'static)) -> bool {
+        error.is::<TokenEndpointError>() || said(error).is_some()
+    }
+
     pub(super) fn request_token_error(error: &(dyn Error + 'static)) -> Option<Finding> {
+        let code = said(error)??.error().as_ref();
+        class_of_code(code).map(Finding::from)
+    }
+
+    /// What the server said, if the error is the library's. The type has the transport's error as a parameter, so each
+    /// transport that hosts have is a type of its own.
+    fn said<'a>(error: &'a (dyn Error + 'static)) -> Option<Option<&'a BasicErrorResponse>> {
         let found = over::<HttpClientError<std::io::Error>>(error);
         #[cfg(feature = "reqwest-012")]
         let found = found
@@ -211,13 +224,13 @@ mod oauth2 {
         found
     }
 
-    fn over<RE: Error + 'static>(error: &(dyn Error + 'static)) -> Option<Finding> {
+    fn over<'a, RE: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<Option<&'a BasicErrorResponse>> {
         let error = error.downcast_ref::<RequestTokenError<RE, BasicErrorResponse>>()?;
-        match error {
-            RequestTokenError::ServerResponse(response) => class_of_code(response.error().as_ref()).map(Finding::from),
+        Some(match error {
+            RequestTokenError::ServerResponse(response) => Some(response),
             // What is under it is the next error of the chain; a body is not looked into.
             RequestTokenError::Request(_) | RequestTokenError::Parse(..) | RequestTokenError::Other(_) => None,
-        }
+        })
     }
 
     /// A 401 or 403 without a code came from something in front of the token endpoint. It is no word about the grant.
