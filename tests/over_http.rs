@@ -1,6 +1,7 @@
 //! The monitor and a real grant together, over real HTTP.
 #![cfg(all(feature = "oauth2", feature = "reqwest"))]
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+#![allow(clippy::disallowed_methods, reason = "the clock of a paused runtime, read from outside")]
 
 use std::{error::Error, time::Duration};
 
