@@ -68,8 +68,10 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 /// credentials before it hands a request on.
 ///
 /// *Redirects:* a client that follows them does so below this layer. `reqwest` leaves `Authorization` behind when the origin
-/// changes, and what the other origin answers says nothing about the token here. See [`header`](Self::header) for other
-/// headers. `tower_http::follow_redirect` goes around this layer, not into it: each hop is then judged anew.
+/// changes, and what the other origin answers, even an allowed one, says nothing about the token here. A redirect that leaves
+/// the origin and comes back looks like one that never left, and its answer is taken for a verdict. See
+/// [`header`](Self::header) for other headers. `tower_http::follow_redirect` goes around this layer, not into it: each hop is
+/// then judged anew and gets the token of its own; inside, the layer would see the last answer only and not whose it is.
 ///
 /// *Proxies:* a client may send its requests through one, also below this layer. `reqwest` takes them from the environment, for
 /// loopback, too: plain http, with its token, then leaves the machine. For a loopback origin use `no_proxy()`.

@@ -47,9 +47,17 @@ impl Settings {
         }
     }
 
-    pub(super) fn say(&self, response: &impl ResponseMessage) -> Say {
-        // The client has followed a redirect to a place that has not seen the token and cannot judge it.
-        if response.came_from().is_some_and(|target| !self.allows(&target)) {
+    /// Which of the origins this is; none where the inner service alone knows.
+    pub(super) fn origin_of(&self, target: &Target<'_>) -> Option<u16> {
+        let position = self.origins.iter().position(|origin| origin.is_of(target))?;
+        u16::try_from(position).ok()
+    }
+
+    /// What the response to a request for this origin (see [`origin_of`](Self::origin_of)) says of its token.
+    pub(super) fn say(&self, origin: Option<u16>, response: &impl ResponseMessage) -> Say {
+        // The client has followed a redirect, and has left the token behind: even an origin that may have it cannot judge
+        // what it has not seen.
+        if response.came_from().is_some_and(|target| origin.is_none() || self.origin_of(&target) != origin) {
             return Say::Nothing;
         }
         let (status, headers) = (response.status(), response.headers());
