@@ -257,7 +257,8 @@ impl<P, Spare> Exchange<P, Spare> {
                 self.settled = true;
                 Some(Box::pin(async move {
                     sleep(wait).await;
-                    tokens.try_token()
+                    // Meanwhile a neighbour's verdict may have withdrawn the token: then the next is on its way.
+                    tokens.token().await
                 }))
             }
             Rejection::Superseded

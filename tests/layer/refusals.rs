@@ -15,7 +15,7 @@ use steadfast::{
     RetryCause, StaticToken, UnauthenticatedReason, source_fn,
     testing::{Answer, ProtectedApi, TestClock},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{Events, SETTLE, World, get, hyper_client, text};
 
@@ -71,6 +71,21 @@ async fn the_next_token_can_be_refused_again() {
         assert_eq!(client.send(world.get()).await.unwrap().status(), 200);
         assert_eq!(world.idp.calls(), refreshes);
         sleep(SETTLE).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_a_recovery_is_reported_again() {
+    let world = World::settled().await;
+    let client = world.layer().replay_once().wrap(hyper_client());
+    for refusals in 1..=2 {
+        world.revoke();
+        assert_eq!(client.send(world.get()).await.unwrap().status(), 200);
+        // The next token replaces one that the replay has proven.
+        world.tokens.retry_now();
+        sleep(A_MINUTE).await;
+        assert_eq!(world.events.count(|event| !event.serving), refusals);
+        assert!(world.tokens.snapshot().serving);
     }
 }
 
@@ -162,6 +177,27 @@ async fn a_new_token_that_is_refused_at_first_is_sent_again_once_it_has_settled(
     let response = world.layer().replay_once().wrap(hyper_client()).send(world.get()).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!((world.idp.calls(), world.api.calls()), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_withdrawn_while_requests_settle_is_replaced_for_all_of_them() {
+    let world = World::fresh().await;
+    world.tokens.token().await.unwrap();
+    world.revoke();
+    let client = world.layer().replay_once().wrap(hyper_client());
+    let mut settling = join_all((0..50).map(|_| client.send(world.get())));
+    assert!(timeout(SETTLE / 2, &mut settling).await.is_err());
+    // A neighbour is quicker than those that have waited, and its verdict is definite.
+    sleep(SETTLE).await;
+    world.idp.then(Answer::success().after(SETTLE));
+    let neighbour = tokio::spawn(client.send(world.get()));
+    world.idp.called(2).await;
+    assert!(world.tokens.try_token().is_err());
+    for response in settling.await {
+        assert_eq!(response.unwrap().status(), 200);
+    }
+    assert_eq!(neighbour.await.unwrap().unwrap().status(), 200);
+    assert_eq!((world.idp.calls(), world.api.calls()), (2, 102));
 }
 
 #[tokio::test(start_paused = true)]
@@ -391,4 +427,5 @@ async fn settle_events() {
     sleep(Duration::from_millis(1)).await;
 }
 
+const A_MINUTE: Duration = Duration::from_secs(60);
 const INVALID: &str = r#"Bearer error="invalid_token""#;
