@@ -65,7 +65,7 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 /// A request gets the token if its URL is of an allowed [`Origin`] and it has no such header yet. All others go out as they
 /// are, and their responses mean nothing to the layer: credentials that the caller has put there are the caller's affair. Only
 /// the current token itself, copied onto a request for elsewhere, is removed. A proxy therefore removes its own clients'
-/// credentials before it hands a request on.
+/// credentials before it hands a request on. TRACE and CONNECT never get the token (RFC 9110 §9.3.8, §9.3.6).
 ///
 /// *Redirects:* a client that follows them does so below this layer. `reqwest` leaves `Authorization` behind when the origin
 /// changes, and what the other origin answers, even an allowed one, says nothing about the token here. A redirect that leaves

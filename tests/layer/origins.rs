@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version,
     header::{AUTHORIZATION, WWW_AUTHENTICATE},
 };
 use steadfast::{
@@ -183,6 +183,30 @@ async fn a_token_of_ours_that_was_copied_onto_a_request_for_elsewhere_is_removed
         request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(value));
         let seen = sent(&layer, request).await;
         assert_eq!(seen.get(AUTHORIZATION).map(|value| value.to_str().unwrap()), arrives);
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_ours_is_found_behind_other_credentials() {
+    let mut request = Request::get("https://evil.example/").body(()).unwrap();
+    request.headers_mut().append(AUTHORIZATION, HeaderValue::from_static("Bearer another"));
+    request.headers_mut().append(AUTHORIZATION, HeaderValue::from_static("Bearer s3cret"));
+    assert!(!sent(&layer().await, request).await.contains_key(AUTHORIZATION));
+}
+
+/// A server sends back what TRACE has brought, and a CONNECT is for the proxy.
+#[tokio::test]
+async fn neither_trace_nor_connect_carries_the_token() {
+    let layer = layer().await.inner_is_bound_to_origin();
+    for (method, attached) in [(Method::TRACE, false), (Method::CONNECT, false), (Method::OPTIONS, true)] {
+        for url in ["https://api.example.com/", "/"] {
+            let request = || Request::builder().method(method.clone()).uri(url);
+            let seen = sent(&layer, request().body(()).unwrap()).await;
+            assert_eq!(seen.contains_key(AUTHORIZATION), attached, "{method} {url}");
+            let copied = request().header(AUTHORIZATION, "Bearer s3cret");
+            let seen = sent(&layer, copied.body(()).unwrap()).await;
+            assert_eq!(seen.contains_key(AUTHORIZATION), attached, "{method} {url}");
+        }
     }
 }
 
