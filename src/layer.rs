@@ -101,6 +101,9 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 /// nearly all cases. Where no better token can be had, the caller gets the refused response as it came, body and all; where
 /// the replay itself fails on its way, its error.
 ///
+/// A replay goes out with the token there is by then: after [`reauthenticate`](MonitoredTokenSource::reauthenticate) with that
+/// of the new account, though it was the old one's that was refused. Requests that belong to one account want a handle of their own.
+///
 /// What is left of the refused response's body is read before the replay, so that the connection can be used again; one that
 /// is longer than 64 KiB or takes longer than a second is dropped, with its connection. Waiting needs a tokio runtime with
 /// `enable_time`; outside any runtime nothing is sent again.
@@ -187,6 +190,9 @@ impl<P> AuthLayer<P> {
     /// What else counts as a 401, for servers that say it in another way. It is asked for each response to a request that
     /// carried the token, 2xx included. Defaults to nothing else.
     ///
+    /// Together with a replay this may repeat a request that was carried out: that a 401 has done nothing is known, what else
+    /// is named here is the host's to vouch for.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
     /// # use steadfast::{AuthLayer, Generation, MonitoredTokenSource, StaticToken};
@@ -229,7 +235,8 @@ impl<P> AuthLayer<P> {
     /// Sends a refused request again: each whose body can be cloned (`B: Clone`; `reqwest` knows by itself).
     ///
     /// A server that answers 401 has not acted on the request (RFC 9110 §15.5.2), so this is safe for any method as far as the
-    /// server keeps to that. A request that cannot be cloned is sent once.
+    /// server keeps to that. With [`rejected_when`](Self::rejected_when) it is safe only if what that calls a refusal has not
+    /// acted either. A request that cannot be cloned is sent once.
     #[must_use]
     pub fn replay_once(self) -> AuthLayer<ReplayOnce> {
         AuthLayer { settings: self.settings, replay: ReplayOnce::default() }
@@ -310,6 +317,10 @@ impl<S, P> Auth<S, P> {
     /// # Errors
     /// [`LayerError::Auth`] if there is no token to be had, [`LayerError::Inner`] if the inner service fails. A refusal is a
     /// response, not an error.
+    ///
+    /// # Panics
+    /// In a tokio runtime that was built without `enable_time`, when it has to wait: for a token, as
+    /// [`MonitoredTokenSource::token`] does, or before a replay.
     pub fn send<Req>(
         &self,
         request: Req,

@@ -26,7 +26,8 @@ pin_project! {
     /// Cancel safe: dropping it gives back all it holds of the inner service, and never cancels a refresh.
     ///
     /// # Panics
-    /// When it is polled again after its result.
+    /// When it is polled again after its result; in a tokio runtime that was built without `enable_time`, when it has to wait
+    /// for a token or before a replay.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, P, Req>
     where
