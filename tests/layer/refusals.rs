@@ -9,7 +9,10 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use http::{HeaderValue, StatusCode, header::AUTHORIZATION};
+use http::{
+    HeaderValue, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
 use steadfast::{
     AuthLayer, AuthStatus, Challenge, Generation, IssueRequest, IssuedToken, MonitoredTokenSource, RefreshPolicy,
     RetryCause, StaticToken, UnauthenticatedReason, source_fn,
@@ -309,6 +312,28 @@ async fn without_any_token_the_error_says_when_to_come_back() {
     assert_eq!(response.headers()["retry-after"], "30");
     assert_eq!(error.to_string(), "the request was not sent: there is no access token for it");
     assert_eq!(world.api.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_error_is_a_problem_document_that_names_the_state() {
+    let world = World::fresh().await;
+    let mut errors = vec![("auth_refreshing", world.tokens.try_token().unwrap_err())];
+    world.idp.always(Answer::status(503));
+    sleep(A_MINUTE).await;
+    errors.push(("auth_retrying", world.tokens.try_token().unwrap_err()));
+    world.idp.always(Answer::error("invalid_grant"));
+    sleep(10 * A_MINUTE).await;
+    errors.push(("unauthenticated", world.tokens.try_token().unwrap_err()));
+    world.tokens.shutdown().await;
+    errors.push(("stopped", world.tokens.try_token().unwrap_err()));
+    for (code, error) in errors {
+        let response = error.to_response();
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
+        assert_eq!(problem["code"], code);
+        assert_eq!(problem["status"], response.status().as_u16());
+        assert_eq!(problem["detail"], error.to_string());
+    }
 }
 
 #[tokio::test(start_paused = true)]
