@@ -65,11 +65,13 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 /// A request gets the token if its URL is of an allowed [`Origin`] and it has no such header yet. All others go out as they
 /// are, and their responses mean nothing to the layer: credentials that the caller has put there are the caller's affair. Only
 /// the current token itself, copied onto a request for elsewhere, is removed. A proxy therefore removes its own clients'
-/// credentials before it hands a request on.
+/// credentials before it hands a request on. TRACE and CONNECT never get the token (RFC 9110 §9.3.8, §9.3.6).
 ///
 /// *Redirects:* a client that follows them does so below this layer. `reqwest` leaves `Authorization` behind when the origin
-/// changes, and what the other origin answers says nothing about the token here. See [`header`](Self::header) for other
-/// headers. `tower_http::follow_redirect` goes around this layer, not into it: each hop is then judged anew.
+/// changes, and what the other origin answers, even an allowed one, says nothing about the token here. A redirect that leaves
+/// the origin and comes back looks like one that never left, and its answer is taken for a verdict. See
+/// [`header`](Self::header) for other headers. `tower_http::follow_redirect` goes around this layer, not into it: each hop is
+/// then judged anew and gets the token of its own; inside, the layer would see the last answer only and not whose it is.
 ///
 /// *Proxies:* a client may send its requests through one, also below this layer. `reqwest` takes them from the environment, for
 /// loopback, too: plain http, with its token, then leaves the machine. For a loopback origin use `no_proxy()`.
@@ -82,6 +84,7 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 /// | response | consequence |
 /// |---|---|
 /// | 2xx | [`accept`](MonitoredTokenSource::accept) |
+/// | gRPC: `application/grpc*` without a `grpc-status` in the headers | none: the verdict is in the trailers, unread here |
 /// | 401 | [`reject`](MonitoredTokenSource::reject) with the challenge that says most |
 /// | gRPC: 200 whose headers carry `grpc-status: 16` (trailers-only) | as a 401 |
 /// | whatever [`rejected_when`](Self::rejected_when) says | as a 401 |
@@ -97,6 +100,9 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 /// everywhere (see [`RefreshPolicy::settle`](crate::RefreshPolicy::settle)). That makes two replays at most, and one in
 /// nearly all cases. Where no better token can be had, the caller gets the refused response as it came, body and all; where
 /// the replay itself fails on its way, its error.
+///
+/// A replay goes out with the token there is by then: after [`reauthenticate`](MonitoredTokenSource::reauthenticate) with that
+/// of the new account, though it was the old one's that was refused. Requests that belong to one account want a handle of their own.
 ///
 /// What is left of the refused response's body is read before the replay, so that the connection can be used again; one that
 /// is longer than 64 KiB or takes longer than a second is dropped, with its connection. Waiting needs a tokio runtime with
@@ -184,6 +190,9 @@ impl<P> AuthLayer<P> {
     /// What else counts as a 401, for servers that say it in another way. It is asked for each response to a request that
     /// carried the token, 2xx included. Defaults to nothing else.
     ///
+    /// Together with a replay this may repeat a request that was carried out: that a 401 has done nothing is known, what else
+    /// is named here is the host's to vouch for.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
     /// # use steadfast::{AuthLayer, Generation, MonitoredTokenSource, StaticToken};
@@ -226,7 +235,8 @@ impl<P> AuthLayer<P> {
     /// Sends a refused request again: each whose body can be cloned (`B: Clone`; `reqwest` knows by itself).
     ///
     /// A server that answers 401 has not acted on the request (RFC 9110 §15.5.2), so this is safe for any method as far as the
-    /// server keeps to that. A request that cannot be cloned is sent once.
+    /// server keeps to that. With [`rejected_when`](Self::rejected_when) it is safe only if what that calls a refusal has not
+    /// acted either. A request that cannot be cloned is sent once.
     #[must_use]
     pub fn replay_once(self) -> AuthLayer<ReplayOnce> {
         AuthLayer { settings: self.settings, replay: ReplayOnce::default() }
@@ -307,6 +317,10 @@ impl<S, P> Auth<S, P> {
     /// # Errors
     /// [`LayerError::Auth`] if there is no token to be had, [`LayerError::Inner`] if the inner service fails. A refusal is a
     /// response, not an error.
+    ///
+    /// # Panics
+    /// In a tokio runtime that was built without `enable_time`, when it has to wait: for a token, as
+    /// [`MonitoredTokenSource::token`] does, or before a replay.
     pub fn send<Req>(
         &self,
         request: Req,

@@ -197,6 +197,10 @@ impl MonitoredTokenSource {
     /// New credentials. Begins a new run on this handle, its clones and the layers made from it; the old source's token is
     /// not handed out again from here on, and what its last attempt brings is dropped.
     ///
+    /// Who waits gets a token of the new credentials, be they of another account: a request that was refused with the old
+    /// account's token is sent again with the new one's, where the layer sends it again. A host that keeps accounts apart
+    /// gives each its own handle.
+    ///
     /// # Errors
     /// [`Stopped`], if the monitor has ended.
     pub fn reauthenticate(&self, source: impl TokenSource) -> Result<(), Stopped> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{body::Body, extract::Request, response::Response};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -35,6 +35,12 @@ impl Upstream {
 
     /// Answers a request with what the upstream answers, both bodies streamed.
     pub(crate) async fn forward(self, mut request: Request) -> Response {
+        // The upstream would send back to the client what it was sent, the gateway's own headers included.
+        if request.method() == Method::TRACE {
+            let mut refusal = problem(StatusCode::METHOD_NOT_ALLOWED, "this gateway passes no TRACE on");
+            refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(PASSED_ON));
+            return refusal;
+        }
         let Some(target) = self.target(request.uri()) else {
             return problem(StatusCode::BAD_REQUEST, "this request has no place upstream");
         };
@@ -96,6 +102,9 @@ fn problem(status: StatusCode, title: &str) -> Response {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The methods of RFC 9110 and 5789 but TRACE, and CONNECT, which has no place upstream.
+const PASSED_ON: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,

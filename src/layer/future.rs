@@ -26,7 +26,8 @@ pin_project! {
     /// Cancel safe: dropping it gives back all it holds of the inner service, and never cancels a refresh.
     ///
     /// # Panics
-    /// When it is polled again after its result.
+    /// When it is polled again after its result; in a tokio runtime that was built without `enable_time`, when it has to wait
+    /// for a token or before a replay.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, P, Req>
     where
@@ -76,6 +77,8 @@ struct Exchange<P, Spare> {
     replay: P,
     /// Of the token that the request carries; none where it carries none of ours.
     generation: Option<Generation>,
+    /// Which of the allowed origins it was sent to; none where its URL names none. Small: it is in each future.
+    origin: Option<u16>,
     /// What a replay needs, if the request may be sent again.
     spare: Option<Spare>,
     /// It has been sent again with another token.
@@ -184,7 +187,7 @@ where
 
 impl<P, Spare> Exchange<P, Spare> {
     const fn new(settings: Arc<Settings>, replay: P) -> Self {
-        Self { settings, replay, generation: None, spare: None, renewed: false, settled: false }
+        Self { settings, replay, generation: None, origin: None, spare: None, renewed: false, settled: false }
     }
 
     fn send<S, Req>(&mut self, mut ready: S, mut request: Req, token: &AccessToken) -> S::Future
@@ -198,6 +201,7 @@ impl<P, Spare> Exchange<P, Spare> {
         let copy = if may_be_resent { self.replay.copy(&request) } else { None };
         self.settings.attach(&mut request, token);
         self.generation = Some(token.generation());
+        self.origin = self.settings.origin_of(&request.target());
         let response = ready.call(request);
         self.spare = copy.map(|copy| P::keep(copy, ready));
         response
@@ -211,7 +215,7 @@ impl<P, Spare> Exchange<P, Spare> {
     {
         let Some(generation) = self.generation else { return ControlFlow::Break(response) };
         let tokens = &self.settings.tokens;
-        match self.settings.say(&response) {
+        match self.settings.say(self.origin, &response) {
             Say::Refused => {}
             said @ (Say::Accepted | Say::Nothing) => {
                 if said == Say::Accepted {
@@ -254,7 +258,8 @@ impl<P, Spare> Exchange<P, Spare> {
                 self.settled = true;
                 Some(Box::pin(async move {
                     sleep(wait).await;
-                    tokens.try_token()
+                    // Meanwhile a neighbour's verdict may have withdrawn the token: then the next is on its way.
+                    tokens.token().await
                 }))
             }
             Rejection::Superseded

@@ -268,7 +268,8 @@ impl<B: Body> Future for Drain<B> {
             match ready!(this.body.as_mut().poll_frame(context)) {
                 Some(Ok(frame)) => {
                     let length = frame.data_ref().map_or(0, |data| u64::try_from(data.remaining()).unwrap_or(u64::MAX));
-                    match this.left.checked_sub(length) {
+                    // An empty frame counts too, or a body of nothing else would never end.
+                    match this.left.checked_sub(length.max(1)) {
                         Some(left) => *this.left = left,
                         None => break,
                     }

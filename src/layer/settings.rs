@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::{RequestMessage, ResponseMessage};
 use crate::{
@@ -26,10 +26,13 @@ type Predicate = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
 impl Settings {
     /// Whether the token belongs on this request.
     pub(super) fn concerns(&self, request: &mut impl RequestMessage) -> bool {
-        let allowed = self.allows(&request.target());
-        let Some(own) = request.headers().get(&self.header) else { return allowed };
+        let allowed = may_carry_a_token(request.method()) && self.allows(&request.target());
+        let mut own = request.headers().get_all(&self.header).into_iter().peekable();
+        if own.peek().is_none() {
+            return allowed;
+        }
         // The caller's own credentials are the caller's affair. Ours, copied from another request, are not.
-        if !allowed && self.tokens.servable().is_some_and(|token| token.authorization() == own) {
+        if !allowed && self.tokens.servable().is_some_and(|token| own.any(|own| token.authorization() == own)) {
             request.headers_mut().remove(&self.header);
         }
         false
@@ -47,9 +50,17 @@ impl Settings {
         }
     }
 
-    pub(super) fn say(&self, response: &impl ResponseMessage) -> Say {
-        // The client has followed a redirect to a place that has not seen the token and cannot judge it.
-        if response.came_from().is_some_and(|target| !self.allows(&target)) {
+    /// Which of the origins this is; none where the inner service alone knows.
+    pub(super) fn origin_of(&self, target: &Target<'_>) -> Option<u16> {
+        let position = self.origins.iter().position(|origin| origin.is_of(target))?;
+        u16::try_from(position).ok()
+    }
+
+    /// What the response to a request for this origin (see [`origin_of`](Self::origin_of)) says of its token.
+    pub(super) fn say(&self, origin: Option<u16>, response: &impl ResponseMessage) -> Say {
+        // The client has followed a redirect, and has left the token behind: even an origin that may have it cannot judge
+        // what it has not seen.
+        if response.came_from().is_some_and(|target| origin.is_none() || self.origin_of(&target) != origin) {
             return Say::Nothing;
         }
         let (status, headers) = (response.status(), response.headers());
@@ -64,4 +75,9 @@ impl Settings {
             .field("header", &self.header)
             .finish_non_exhaustive()
     }
+}
+
+/// A server sends back what TRACE has brought (RFC 9110 §9.3.8), and a CONNECT is for the proxy on the way.
+fn may_carry_a_token(method: &Method) -> bool {
+    !matches!(*method, Method::TRACE | Method::CONNECT)
 }

@@ -5,15 +5,19 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use http::{HeaderName, HeaderValue, Request, Response, Uri, Version, header::AUTHORIZATION};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version,
+    header::{AUTHORIZATION, WWW_AUTHENTICATE},
+};
 use steadfast::{
-    AuthLayer, Generation, MonitoredTokenSource, Origin, OriginError, StaticToken,
+    AuthLayer, Challenge, Generation, MonitoredTokenSource, Origin, OriginError, StaticToken,
     testing::{Answer, ProtectedApi},
 };
+use tokio::time::sleep;
 use tower::service_fn;
 use tower_http::follow_redirect::FollowRedirect;
 
-use crate::support::{World, hyper_client};
+use crate::support::{SETTLE, World, hyper_client};
 
 #[tokio::test]
 async fn a_url_gets_the_token_exactly_if_its_origin_is_allowed() {
@@ -183,6 +187,30 @@ async fn a_token_of_ours_that_was_copied_onto_a_request_for_elsewhere_is_removed
 }
 
 #[tokio::test]
+async fn a_token_of_ours_is_found_behind_other_credentials() {
+    let mut request = Request::get("https://evil.example/").body(()).unwrap();
+    request.headers_mut().append(AUTHORIZATION, HeaderValue::from_static("Bearer another"));
+    request.headers_mut().append(AUTHORIZATION, HeaderValue::from_static("Bearer s3cret"));
+    assert!(!sent(&layer().await, request).await.contains_key(AUTHORIZATION));
+}
+
+/// A server sends back what TRACE has brought, and a CONNECT is for the proxy.
+#[tokio::test]
+async fn neither_trace_nor_connect_carries_the_token() {
+    let layer = layer().await.inner_is_bound_to_origin();
+    for (method, attached) in [(Method::TRACE, false), (Method::CONNECT, false), (Method::OPTIONS, true)] {
+        for url in ["https://api.example.com/", "/"] {
+            let request = || Request::builder().method(method.clone()).uri(url);
+            let seen = sent(&layer, request().body(()).unwrap()).await;
+            assert_eq!(seen.contains_key(AUTHORIZATION), attached, "{method} {url}");
+            let copied = request().header(AUTHORIZATION, "Bearer s3cret");
+            let seen = sent(&layer, copied.body(()).unwrap()).await;
+            assert_eq!(seen.contains_key(AUTHORIZATION), attached, "{method} {url}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn another_header_can_carry_the_token() {
     let name = HeaderName::from_static("x-serverless-authorization");
     let layer = layer().await.header(name.clone());
@@ -209,6 +237,31 @@ async fn a_client_that_follows_a_redirect_to_another_origin_carries_no_token_the
     assert_eq!(response.status(), 401);
     assert!(response.extensions().get::<Generation>().is_none());
     assert_eq!((world.idp.calls(), world.api.calls(), elsewhere.calls()), (1, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_allowed_origin_cannot_judge_a_token_that_a_redirect_did_not_bring_there() {
+    let world = World::settled().await;
+    let elsewhere = ProtectedApi::start(&world.idp).await;
+    let layer = world.layer().allow_origin(elsewhere.url()).unwrap().replay_once().tag_responses();
+    let client = layer.wrap(reqwest::Client::new());
+    let request = || reqwest::Request::new(http::Method::GET, world.api.url().parse().unwrap());
+    let held = world.tokens.try_token().unwrap();
+
+    world.api.then(Answer::redirect(&elsewhere.url()));
+    assert_eq!(client.send(request()).await.unwrap().status(), 401);
+    assert_eq!(elsewhere.log()[0].header("authorization"), None);
+    sleep(SETTLE).await;
+    assert_eq!((world.idp.calls(), world.api.calls(), elsewhere.calls()), (1, 1, 1));
+    assert_eq!(world.tokens.try_token().unwrap().generation(), held.generation());
+
+    // Nor does it prove the token: one that was never accepted is withdrawn by its first definite refusal.
+    world.api.then(Answer::redirect(&elsewhere.url()));
+    elsewhere.then(Answer::status(200));
+    assert_eq!(client.send(request()).await.unwrap().status(), 200);
+    world.idp.then(Answer::success().after(SETTLE));
+    world.tokens.reject(held.generation(), Challenge::most_telling(&invalid_token()).as_ref());
+    assert!(world.tokens.try_token().is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,6 +302,11 @@ async fn reqwest_takes_a_header_that_it_does_not_know_for_secret_along_on_a_redi
     world.api.then(Answer::redirect(&elsewhere.url()));
     assert_eq!(layer.wrap(cautious).send(request()).await.unwrap().status(), 302);
     assert_eq!(elsewhere.calls(), 1);
+}
+
+fn invalid_token() -> HeaderMap {
+    let challenge = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
+    HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge)])
 }
 
 async fn layer() -> AuthLayer {

@@ -9,13 +9,16 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use http::{HeaderValue, StatusCode, header::AUTHORIZATION};
+use http::{
+    HeaderValue, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
 use steadfast::{
     AuthLayer, AuthStatus, Challenge, Generation, IssueRequest, IssuedToken, MonitoredTokenSource, RefreshPolicy,
     RetryCause, StaticToken, UnauthenticatedReason, source_fn,
     testing::{Answer, ProtectedApi, TestClock},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{Events, SETTLE, World, get, hyper_client, text};
 
@@ -71,6 +74,21 @@ async fn the_next_token_can_be_refused_again() {
         assert_eq!(client.send(world.get()).await.unwrap().status(), 200);
         assert_eq!(world.idp.calls(), refreshes);
         sleep(SETTLE).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_a_recovery_is_reported_again() {
+    let world = World::settled().await;
+    let client = world.layer().replay_once().wrap(hyper_client());
+    for refusals in 1..=2 {
+        world.revoke();
+        assert_eq!(client.send(world.get()).await.unwrap().status(), 200);
+        // The next token replaces one that the replay has proven.
+        world.tokens.retry_now();
+        sleep(A_MINUTE).await;
+        assert_eq!(world.events.count(|event| !event.serving), refusals);
+        assert!(world.tokens.snapshot().serving);
     }
 }
 
@@ -162,6 +180,27 @@ async fn a_new_token_that_is_refused_at_first_is_sent_again_once_it_has_settled(
     let response = world.layer().replay_once().wrap(hyper_client()).send(world.get()).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!((world.idp.calls(), world.api.calls()), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_withdrawn_while_requests_settle_is_replaced_for_all_of_them() {
+    let world = World::fresh().await;
+    world.tokens.token().await.unwrap();
+    world.revoke();
+    let client = world.layer().replay_once().wrap(hyper_client());
+    let mut settling = join_all((0..50).map(|_| client.send(world.get())));
+    assert!(timeout(SETTLE / 2, &mut settling).await.is_err());
+    // A neighbour is quicker than those that have waited, and its verdict is definite.
+    sleep(SETTLE).await;
+    world.idp.then(Answer::success().after(SETTLE));
+    let neighbour = tokio::spawn(client.send(world.get()));
+    world.idp.called(2).await;
+    assert!(world.tokens.try_token().is_err());
+    for response in settling.await {
+        assert_eq!(response.unwrap().status(), 200);
+    }
+    assert_eq!(neighbour.await.unwrap().unwrap().status(), 200);
+    assert_eq!((world.idp.calls(), world.api.calls()), (2, 102));
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,6 +312,28 @@ async fn without_any_token_the_error_says_when_to_come_back() {
     assert_eq!(response.headers()["retry-after"], "30");
     assert_eq!(error.to_string(), "the request was not sent: there is no access token for it");
     assert_eq!(world.api.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_error_is_a_problem_document_that_names_the_state() {
+    let world = World::fresh().await;
+    let mut errors = vec![("auth_refreshing", world.tokens.try_token().unwrap_err())];
+    world.idp.always(Answer::status(503));
+    sleep(A_MINUTE).await;
+    errors.push(("auth_retrying", world.tokens.try_token().unwrap_err()));
+    world.idp.always(Answer::error("invalid_grant"));
+    sleep(10 * A_MINUTE).await;
+    errors.push(("unauthenticated", world.tokens.try_token().unwrap_err()));
+    world.tokens.shutdown().await;
+    errors.push(("stopped", world.tokens.try_token().unwrap_err()));
+    for (code, error) in errors {
+        let response = error.to_response();
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
+        assert_eq!(problem["code"], code);
+        assert_eq!(problem["status"], response.status().as_u16());
+        assert_eq!(problem["detail"], error.to_string());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -391,4 +452,5 @@ async fn settle_events() {
     sleep(Duration::from_millis(1)).await;
 }
 
+const A_MINUTE: Duration = Duration::from_secs(60);
 const INVALID: &str = r#"Bearer error="invalid_token""#;

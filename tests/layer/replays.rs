@@ -1,9 +1,16 @@
 //! What is sent again, and what is not.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Bytes, Frame};
 use steadfast::{
@@ -11,6 +18,7 @@ use steadfast::{
     testing::{Answer, Mishap},
 };
 use tokio::time::{Instant, sleep};
+use tower::service_fn;
 
 use crate::support::{Server, World, hyper_client, text};
 
@@ -142,6 +150,31 @@ async fn a_refused_body_that_is_long_or_slow_does_not_hold_up_the_replay() {
         assert_eq!(layer.wrap(hyper_client()).send(request).await.unwrap().status(), 200, "{kind}");
         assert_eq!(begun.elapsed(), Duration::from_secs(delay), "{kind}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_body_of_endless_empty_frames_does_not_hold_up_the_replay() {
+    let world = World::settled().await;
+    let old = world.tokens.try_token().unwrap();
+    let read = Arc::new(AtomicUsize::new(0));
+    let api = {
+        let (old, read) = (old.authorization(), Arc::clone(&read));
+        service_fn(move |request: Request<()>| {
+            let refused = request.headers()[AUTHORIZATION] == old;
+            let read = Arc::clone(&read);
+            let frames = stream::repeat_with(move || {
+                assert!(read.fetch_add(1, Ordering::Relaxed) < 1_000_000, "endless");
+                Ok::<_, Infallible>(Frame::data(Bytes::new()))
+            });
+            let mut response = Response::new(StreamBody::new(frames));
+            *response.status_mut() = if refused { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
+            async { Ok::<_, Infallible>(response) }
+        })
+    };
+    let client = world.layer().replay_once().wrap(api);
+    let begun = Instant::now();
+    assert_eq!(client.send(Request::get(world.api.url()).body(()).unwrap()).await.unwrap().status(), 200);
+    assert_eq!((read.load(Ordering::Relaxed), begun.elapsed()), (64 * 1024 + 1, Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
