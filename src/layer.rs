@@ -84,7 +84,6 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 /// | response | consequence |
 /// |---|---|
 /// | 2xx | [`accept`](MonitoredTokenSource::accept) |
-/// | gRPC: `application/grpc*` without a `grpc-status` in the headers | none: the verdict is in the trailers, unread here |
 /// | 401 | [`reject`](MonitoredTokenSource::reject) with the challenge that says most |
 /// | gRPC: 200 whose headers carry `grpc-status: 16` (trailers-only) | as a 401 |
 /// | whatever [`rejected_when`](Self::rejected_when) says | as a 401 |

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 
 use super::Rejection;
 use crate::{
@@ -15,7 +15,6 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer<'a> {
     status: StatusCode,
-    is_grpc: bool,
     grpc_status: Option<&'a [u8]>,
 }
 
@@ -60,14 +59,12 @@ pub(crate) enum Action {
 
 impl<'a> Answer<'a> {
     pub(crate) fn of(status: StatusCode, headers: &'a HeaderMap) -> Self {
-        let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..GRPC.len()));
-        let is_grpc = content_type.is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC));
-        Self { status, is_grpc, grpc_status: headers.get("grpc-status").map(AsRef::as_ref) }
+        Self { status, grpc_status: headers.get("grpc-status").map(AsRef::as_ref) }
     }
 
     /// A response that its receiver takes for a refusal, whatever its status.
     pub(crate) const fn refusal() -> Self {
-        Self { status: StatusCode::UNAUTHORIZED, is_grpc: false, grpc_status: None }
+        Self { status: StatusCode::UNAUTHORIZED, grpc_status: None }
     }
 
     pub(crate) fn say(&self) -> Say {
@@ -75,8 +72,6 @@ impl<'a> Answer<'a> {
             // gRPC answers 200 whatever happened. What went wrong before any message is in the headers
             // ("trailers-only"); 16 is UNAUTHENTICATED, and the others prove nothing either way.
             (StatusCode::OK, Some(b"16")) | (StatusCode::UNAUTHORIZED, _) => Say::Refused,
-            // Of a call that has begun the verdict is in the trailers, which nobody has read yet.
-            (_, None) if self.is_grpc => Say::Nothing,
             (status, None | Some(b"0")) if status.is_success() => Say::Accepted,
             // Neither 403 nor 407 is about the token's validity (RFC 9110 §15.5.4, §15.5.8).
             _ => Say::Nothing,
@@ -124,9 +119,6 @@ pub(crate) fn decide(
     let withdraw = objection == Objection::Definite && position.can_refresh;
     Action::Mark { objection, withdraw, claims, answer }
 }
-
-/// With what follows it: `+proto`, `-web`.
-const GRPC: &[u8] = b"application/grpc";
 
 #[cfg(test)]
 mod tests {
@@ -271,25 +263,6 @@ mod tests {
         let headers = headers(BARE, Some("16"));
         let action = decide(Answer::of(StatusCode::OK, &headers), None, current(), &good());
         assert_eq!(action, suspect(Rejection::Refreshing));
-    }
-
-    #[test]
-    fn a_grpc_answer_says_nothing_before_its_status_has_come() {
-        for (content_type, grpc_status, expected) in [
-            ("application/grpc", None, Say::Nothing),
-            ("application/grpc+proto", None, Say::Nothing),
-            ("application/grpc-web-text", None, Say::Nothing),
-            ("Application/gRPC", None, Say::Nothing),
-            ("application/grpc", Some("0"), Say::Accepted),
-            ("application/grpc", Some("16"), Say::Refused),
-            ("application/json", None, Say::Accepted),
-            ("text/application/grpc", None, Say::Accepted),
-        ] {
-            let mut headers = headers(BARE, grpc_status);
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-            assert_eq!(Answer::of(StatusCode::OK, &headers).say(), expected, "{content_type} {grpc_status:?}");
-            assert_eq!(Answer::of(StatusCode::UNAUTHORIZED, &headers).say(), Say::Refused, "{content_type}");
-        }
     }
 
     fn refused(challenge: &str, generation: Generation, position: &Position) -> Action {
