@@ -86,6 +86,7 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 /// | 2xx | [`accept`](MonitoredTokenSource::accept) |
 /// | 401 | [`reject`](MonitoredTokenSource::reject) with the challenge that says most |
 /// | gRPC: 200 whose headers carry `grpc-status: 16` (trailers-only) | as a 401 |
+/// | gRPC: 200 whose status comes in trailers | accepted: a service refuses a token before it begins to answer |
 /// | whatever [`rejected_when`](Self::rejected_when) says | as a 401 |
 /// | anything else, such as 403, 407, 429, 500 | none |
 ///
