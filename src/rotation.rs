@@ -72,6 +72,16 @@
 //! the advice to sign in again, and says why.
 //!
 //! With grace, none of these loses anything, provided that the next exchange comes within it.
+//!
+//! Some troubles that come two at a time are not handled yet, and may cost the login, too, or end one process's run although
+//! the login is good:
+//!
+//! - the store loses its contents while an exchange is under way, or while the status says *unsaved*;
+//! - [`sign_in`](SharedLogin::sign_in) or [`restore`](SharedLogin::restore) is called while the status says *unsaved*;
+//! - the store is put back to an older state while processes go on that know a newer one;
+//! - a process stalls for longer than its lease, another rotates meanwhile and has not committed yet, and the server
+//!   rejects the first one's token: that one takes the rejection for final;
+//! - a commit to a file hangs for seconds, is taken for failed, and arrives after all.
 
 use std::{
     fmt,
