@@ -144,7 +144,7 @@ pub mod health;
 mod machine;
 
 mod monitor;
-pub use monitor::{BuildError, Builder, Driver, MonitoredTokenSource, Rejection, WeakTokenSource};
+pub use monitor::{BuildError, Builder, Driver, MonitoredTokenSource, Rejection, TokenFuture, WeakTokenSource};
 
 pub mod layer;
 pub use layer::{Auth, AuthLayer, LayerError};

@@ -30,6 +30,8 @@ mod shared;
 mod view;
 mod waiting;
 
+pub use self::waiting::TokenFuture;
+
 /// A cheap, cloneable handle that always knows the best answer to "which token do I send now?".
 ///
 /// Behind it one task keeps the token fresh, survives an outage of the token endpoint without hammering it, and tells a
@@ -96,11 +98,9 @@ impl MonitoredTokenSource {
     ///
     /// # Panics
     /// In a tokio runtime that was built without `enable_time`, when it has to wait.
-    pub async fn token(&self) -> Result<AccessToken, AuthError> {
-        match self.servable() {
-            Some(token) => Ok(token),
-            None => self.handle.shared.token(None).await,
-        }
+    #[inline]
+    pub fn token(&self) -> TokenFuture<'_> {
+        TokenFuture::new(&self.handle.shared, None)
     }
 
     /// The token to send now, if there is one. Never waits, never touches the network.
@@ -122,16 +122,13 @@ impl MonitoredTokenSource {
     ///
     /// # Panics
     /// As [`token`](Self::token).
-    pub async fn token_after(&self, generation: Generation) -> Result<AccessToken, AuthError> {
-        match self.servable() {
-            Some(token) if token.generation() > generation => Ok(token),
-            Some(_) | None => self.handle.shared.token(Some(generation)).await,
-        }
+    #[inline]
+    pub fn token_after(&self, generation: Generation) -> TokenFuture<'_> {
+        TokenFuture::new(&self.handle.shared, Some(generation))
     }
 
     pub(crate) fn servable(&self) -> Option<AccessToken> {
-        let shared = &self.handle.shared;
-        shared.view().servable(shared.clock.wall()).cloned()
+        self.handle.shared.servable()
     }
 }
 

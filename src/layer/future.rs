@@ -62,14 +62,14 @@ struct Pause<S, Req, Res, D> {
 
 enum Until<Res, D> {
     /// There is a token. If there is none to be had, the refused response is all there is to return.
-    Token { token: TokenFuture, refused: Option<Res> },
+    Token { token: Waiting, refused: Option<Res> },
     /// The refused response has made way for the replay.
     Drained { drain: D, token: AccessToken },
     /// The service is ready.
     Ready { token: AccessToken },
 }
 
-type TokenFuture = Pin<Box<dyn Future<Output = Result<AccessToken, AuthError>> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = Result<AccessToken, AuthError>> + Send>>;
 
 /// What accompanies a request, whatever it waits for.
 struct Exchange<P, Spare> {
@@ -107,7 +107,7 @@ where
 
     pub(super) fn waiting(settings: Arc<Settings>, replay: P, unpolled: S, request: Req) -> Self {
         let tokens = settings.tokens.clone();
-        let token: TokenFuture = Box::pin(async move { tokens.token().await });
+        let token: Waiting = Box::pin(async move { tokens.token().await });
         let pause = Pause { service: unpolled, request, until: Until::Token { token, refused: None } };
         Self { state: State::Paused { pause: Some(Box::new(pause)) }, exchange: Exchange::new(settings, replay) }
     }
@@ -246,7 +246,7 @@ impl<P, Spare> Exchange<P, Spare> {
     }
 
     /// The token to send the request again with, if it is to be sent again.
-    fn next_token(&mut self, rejection: Rejection, generation: Generation) -> Option<TokenFuture> {
+    fn next_token(&mut self, rejection: Rejection, generation: Generation) -> Option<Waiting> {
         let tokens = self.settings.tokens.clone();
         match rejection {
             Rejection::Superseded | Rejection::Refreshing if !self.renewed => {

@@ -1,21 +1,75 @@
 //! How a caller without a servable token is answered.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::{runtime::Handle, time::timeout};
 
 use super::shared::Shared;
 use crate::{AccessToken, AuthError, Generation, error::Failure, machine::Outlook};
 
-impl Shared {
+/// What [`token`](crate::MonitoredTokenSource::token) returns, to be awaited.
+///
+/// Written out, for an `async fn` would make those who find a valid token carry what those who wait need.
+#[must_use = "futures do nothing unless awaited"]
+pub struct TokenFuture<'a> {
+    shared: &'a Shared,
+    after: Option<Generation>,
+    waiting: Option<Waiting<'a>>,
+}
+
+type Waiting<'a> = Pin<Box<dyn Future<Output = Result<AccessToken, AuthError>> + Send + 'a>>;
+
+impl<'a> TokenFuture<'a> {
     /// A servable token, one newer than `after` if that is given, or the reason why not. Waits only for an attempt that is
     /// in flight or near, and then for its outcome, which all who wait share.
-    pub(crate) async fn token(&self, after: Option<Generation>) -> Result<AccessToken, AuthError> {
-        match self.answer(after, None) {
-            Some(answer) => answer,
-            // Boxed, so that the future stays small for those who are answered at once, in an outage the most.
-            None => Box::pin(self.wait(after)).await,
+    pub(super) const fn new(shared: &'a Shared, after: Option<Generation>) -> Self {
+        Self { shared, after, waiting: None }
+    }
+
+    #[cold]
+    fn answer_or_wait(&mut self, context: &mut Context<'_>) -> Poll<Result<AccessToken, AuthError>> {
+        let (shared, after) = (self.shared, self.after);
+        if let Some(waiting) = &mut self.waiting {
+            return waiting.as_mut().poll(context);
         }
+        match shared.answer(after, None) {
+            Some(answer) => Poll::Ready(answer),
+            None => self.waiting.insert(Box::pin(shared.wait(after))).as_mut().poll(context),
+        }
+    }
+}
+
+impl Future for TokenFuture<'_> {
+    type Output = Result<AccessToken, AuthError>;
+
+    // Inlined into the caller's own future, where the token then stays in a register.
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.waiting.is_none()
+            && let Some(token) = self.shared.servable()
+            && self.after.is_none_or(|after| token.generation() > after)
+        {
+            return Poll::Ready(Ok(token));
+        }
+        self.answer_or_wait(context)
+    }
+}
+
+impl fmt::Debug for TokenFuture<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenFuture").field("waits", &self.waiting.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The token to send now, if there is one.
+    pub(crate) fn servable(&self) -> Option<AccessToken> {
+        self.view().servable(self.clock.wall()).cloned()
     }
 
     async fn wait(&self, after: Option<Generation>) -> Result<AccessToken, AuthError> {

@@ -1,0 +1,24 @@
+//! Every figure of the README, each beside its floor, measured in turns in one run.
+//!
+//! `cargo bench --bench figures` prints them all as one table; `-- token layer` those of some situations only.
+
+mod measure;
+mod token;
+
+use measure::Table;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let mut table = Table::default();
+    for (name, situation) in SITUATIONS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            eprintln!("{name} ...");
+            situation(&mut table);
+        }
+    }
+    print!("{table}");
+}
+
+type Situation = fn(&mut Table);
+
+const SITUATIONS: &[(&str, Situation)] = &[("token", token::measure)];
