@@ -141,7 +141,7 @@ impl MonitoredTokenSource {
     pub fn reject(&self, generation: Generation, challenge: Option<&Challenge>) -> Rejection {
         let shared = &self.handle.shared;
         let (view, now) = (shared.view(), shared.clock.now());
-        let token = view.token.as_ref().filter(|token| token.is_servable(now.wall));
+        let token = view.servable(shared.clock.time());
         let position = Position {
             latest: view.latest,
             held: token.map(|token| Held {
@@ -224,7 +224,7 @@ impl MonitoredTokenSource {
     pub fn snapshot(&self) -> Snapshot {
         let shared = &self.handle.shared;
         let (view, now) = (shared.view(), shared.clock.now());
-        let token = view.servable(now.wall);
+        let token = view.servable(shared.clock.time());
         Snapshot {
             name: shared.name.to_string(),
             status: view.status.clone(),

@@ -211,7 +211,7 @@ struct Held {
     generation: Generation,
     scopes: Vec<String>,
     expires_at: Option<SystemTime>,
-    serve_until: Duration,
+    serve_until: Option<SystemTime>,
     settled_from: Duration,
     standing: AtomicU8,
 }
@@ -264,8 +264,8 @@ impl AccessToken {
 
     /// Whether the token may be sent at this instant of the wall clock. The monotonic clock has its say elsewhere: the
     /// driver takes a token that has ended by it away from readers.
-    pub(crate) fn is_servable(&self, wall: Duration) -> bool {
-        wall < self.0.serve_until && self.0.standing.load(Ordering::Acquire) & WITHDRAWN == 0
+    pub(crate) fn is_servable(&self, at: SystemTime) -> bool {
+        self.0.serve_until.is_none_or(|until| at < until) && self.0.standing.load(Ordering::Acquire) & WITHDRAWN == 0
     }
 
     pub(crate) fn settled_from(&self) -> Duration {
@@ -316,8 +316,8 @@ impl fmt::Debug for AccessToken {
 pub(crate) struct Term {
     pub(crate) generation: Generation,
     pub(crate) expires_at: Option<SystemTime>,
-    /// Since the Unix epoch.
-    pub(crate) serve_until: Duration,
+    /// By the wall clock; `None` for a token that nobody knows an end of.
+    pub(crate) serve_until: Option<SystemTime>,
     /// Since the monitor began; a refusal before this may only mean that the news of the token has not spread.
     pub(crate) settled_from: Duration,
 }

@@ -123,7 +123,7 @@ struct Floor(ArcSwap<Held>);
 
 struct Held {
     header: HeaderValue,
-    until: Duration,
+    until: SystemTime,
 }
 
 impl Floor {
@@ -131,23 +131,19 @@ impl Floor {
         let header = HeaderValue::try_from(format!("Bearer {}", "x".repeat(1024))).unwrap();
         // The first clone moves the bytes behind a counter.
         drop(header.clone());
-        let until = now() + Duration::from_secs(36_000);
+        let until = SystemTime::now() + Duration::from_secs(36_000);
         Self(ArcSwap::from_pointee(Held { header, until }))
     }
 
     fn token(&self) -> Option<Arc<Held>> {
         let held = self.0.load_full();
-        (now() < held.until).then_some(held)
+        (SystemTime::now() < held.until).then_some(held)
     }
 
     fn header(&self) -> Option<HeaderValue> {
         let held = self.0.load();
-        (now() < held.until).then(|| held.header.clone())
+        (SystemTime::now() < held.until).then(|| held.header.clone())
     }
-}
-
-fn now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap()
 }
 
 fn at_once<T>(future: impl Future<Output = T>) -> T {

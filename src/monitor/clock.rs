@@ -36,11 +36,17 @@ impl Clock {
         Now { mono: self.began.elapsed(), wall: self.wall() }
     }
 
-    /// Since the Unix epoch. The one reading on the path of a valid token.
+    /// The wall clock, since the Unix epoch.
     pub(crate) fn wall(&self) -> Duration {
+        since_epoch(self.time())
+    }
+
+    /// The wall clock as the platform tells the time: the one reading on the path of a valid token, where turning it into a
+    /// duration would cost more than all that is done with it.
+    pub(crate) fn time(&self) -> SystemTime {
         match &self.source {
-            Source::System => since_epoch(SystemTime::now()),
-            Source::Driven(offset) => offset.wall(self.began.elapsed()),
+            Source::System => SystemTime::now(),
+            Source::Driven(offset) => SystemTime::UNIX_EPOCH + offset.wall(self.began.elapsed()),
         }
     }
 
@@ -189,7 +195,7 @@ impl TestClock {
     /// What the wall clock shows.
     #[must_use]
     pub fn wall(&self) -> SystemTime {
-        wall_time(self.0.wall()).unwrap_or(SystemTime::UNIX_EPOCH)
+        self.0.time()
     }
 
     pub(crate) fn clock(&self) -> Clock {

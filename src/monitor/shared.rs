@@ -244,7 +244,7 @@ impl Shared {
             sequence: 0,
             from: AuthStatus::Pending,
             serving,
-            at: wall_time(self.clock.wall()).unwrap_or(std::time::SystemTime::UNIX_EPOCH),
+            at: self.clock.time(),
             reason,
             next_attempt: next_attempt.and_then(wall_time),
             unsaved: false,

@@ -1,6 +1,9 @@
 //! What readers see of the state, and what it tells them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
     AccessToken, AuthError, AuthStatus, Generation, IssueError, UnauthenticatedReason,
@@ -29,8 +32,8 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub(crate) fn servable(&self, wall: Duration) -> Option<&AccessToken> {
-        self.token.as_ref().filter(|token| token.is_servable(wall))
+    pub(crate) fn servable(&self, at: SystemTime) -> Option<&AccessToken> {
+        self.token.as_ref().filter(|token| token.is_servable(at))
     }
 
     /// Why a caller gets nothing now.

@@ -69,7 +69,7 @@ impl fmt::Debug for TokenFuture<'_> {
 impl Shared {
     /// The token to send now, if there is one.
     pub(crate) fn servable(&self) -> Option<AccessToken> {
-        self.view().servable(self.clock.wall()).cloned()
+        self.view().servable(self.clock.time()).cloned()
     }
 
     async fn wait(&self, after: Option<Generation>) -> Result<AccessToken, AuthError> {
@@ -95,11 +95,12 @@ impl Shared {
 
     /// The answer, unless it pays to wait. `seen` is how many attempts had ended when the caller came.
     fn answer(&self, after: Option<Generation>, seen: Option<u64>) -> Option<Result<AccessToken, AuthError>> {
-        let (view, now) = (self.view(), self.clock.now());
+        let view = self.view();
         let newer = |token: &&AccessToken| after.is_none_or(|after| token.generation() > after);
-        if let Some(token) = view.servable(now.wall).filter(newer) {
+        if let Some(token) = view.servable(self.clock.time()).filter(newer) {
             return Some(Ok(token.clone()));
         }
+        let now = self.clock.now();
         let failed = view.cause.is_some() && seen.is_some_and(|seen| seen != view.outcomes);
         let near = |wait: Duration| wait <= self.policy.blip_wait;
         let waits = !failed
