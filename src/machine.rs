@@ -27,8 +27,8 @@ pub(crate) struct Machine {
     latest: Option<Generation>,
     state: State,
     account: Account,
-    announced: (AuthStatus, bool),
-    looked: Now,
+    /// By the monotonic clock.
+    looked: Duration,
 }
 
 /// Names one monitoring run, so that a result of an earlier one can be told apart.
@@ -116,18 +116,18 @@ enum State {
 impl Machine {
     pub(crate) fn new(policy: Arc<RefreshPolicy>, jitter_seed: u64, can_refresh: bool, now: Now) -> Self {
         Self {
-            account: Account::new(&policy, can_refresh),
+            account: Account::new(can_refresh),
             policy,
             jitter: Jitter::seeded(jitter_seed),
             run: Run(1),
             latest: None,
             state: State::Pending(Work::scheduled(now.after(Duration::ZERO), IssueReason::Initial)),
-            announced: (AuthStatus::Pending, false),
-            looked: now,
+            looked: now.mono,
         }
     }
 
     pub(crate) fn handle(&mut self, event: Event<'_>, now: Now) -> Step {
+        let before = self.news();
         self.count_awake(now);
         self.retire_ended(now);
         let mut adopted = None;
@@ -144,7 +144,9 @@ impl Machine {
             Event::Reauthenticated { can_refresh } => self.reauthenticated(can_refresh, now),
             Event::ShutDown(reason) => self.shut_down(reason),
         }
-        Step { start: self.start_due(now), publish: self.announce(), adopted }
+        let start = self.start_due(now);
+        let after = self.news();
+        Step { start, publish: (after != before).then_some(after.0), adopted }
     }
 
     pub(crate) fn status(&self) -> AuthStatus {
@@ -220,8 +222,8 @@ impl Machine {
 impl Machine {
     /// Sums the time the machine was awake. A long step was spent asleep, but for what a driver may take between looks.
     fn count_awake(&mut self, now: Now) {
-        let step = now.mono.saturating_sub(self.looked.mono).min(self.policy.clock_check.saturating_mul(2));
-        self.looked = now;
+        let step = now.mono.saturating_sub(self.looked).min(self.policy.clock_check.saturating_mul(2));
+        self.looked = now.mono;
         if let State::AuthRetrying(window) = &mut self.state {
             window.awake = window.awake.saturating_add(step);
         }
@@ -250,13 +252,9 @@ impl Machine {
         Some(reason)
     }
 
-    fn announce(&mut self) -> Option<AuthStatus> {
-        let news = (self.status(), self.serving().is_some());
-        if news == self.announced {
-            return None;
-        }
-        self.announced = news.clone();
-        Some(news.0)
+    /// What is published when it changes.
+    fn news(&self) -> (AuthStatus, bool) {
+        (self.status(), self.serving().is_some())
     }
 
     fn refresh_due(&self) -> Option<Deadline> {
@@ -278,7 +276,7 @@ impl Machine {
         let from = probe.from().max(self.account.floor(IssueReason::Probe));
         Some(match cause {
             RetryCause::TokenEndpoint => from,
-            RetryCause::RejectedByResource => from.max(self.account.forced.open_from()),
+            RetryCause::RejectedByResource => from.max(self.account.forced.open_from(self.policy.forced_refreshes)),
         })
     }
 

@@ -148,7 +148,7 @@ impl MonitoredTokenSource {
                 settles_in: token.settled_from().saturating_sub(now.mono),
                 is_proven: token.is_proven(),
             }),
-            budget_is_spent: view.forced.is_empty(now),
+            budget_is_spent: view.forced.is_empty(shared.policy.forced_refreshes, now),
             can_refresh: view.can_refresh,
             outlook: view.outlook,
         };

@@ -1,6 +1,6 @@
 //! When: deadlines on two clocks, refresh instants, the short retry, probes and budgets. Pure arithmetic that saturates.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 use crate::policy::{ForcedRefreshes, RefreshAhead, RefreshPolicy};
 
@@ -16,27 +16,47 @@ pub(crate) struct Now {
 
 impl Now {
     pub(crate) const fn after(self, wait: Duration) -> Deadline {
-        Deadline { mono: self.mono.saturating_add(wait), wall: self.wall.saturating_add(wait) }
+        Deadline::at(self.mono.saturating_add(wait), self.wall.saturating_add(wait))
     }
 }
 
 /// An instant to come. It has passed as soon as either clock says so.
+///
+/// Kept in nanoseconds, which last until the year 2554 and then mean never: a state holds many deadlines, and a host may
+/// hold a hundred thousand states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deadline {
-    pub(crate) mono: Duration,
-    pub(crate) wall: Duration,
+    mono: u64,
+    /// Never zero, so that having no deadline takes no room.
+    wall: NonZeroU64,
 }
 
 impl Deadline {
     /// Has passed at any instant.
-    pub(crate) const PAST: Self = Self { mono: Duration::ZERO, wall: Duration::ZERO };
+    pub(crate) const PAST: Self = Self { mono: 0, wall: NonZeroU64::MIN };
+
+    const fn at(mono: Duration, wall: Duration) -> Self {
+        let wall = match NonZeroU64::new(nanos(wall)) {
+            Some(wall) => wall,
+            None => NonZeroU64::MIN,
+        };
+        Self { mono: nanos(mono), wall }
+    }
+
+    pub(crate) const fn mono(self) -> Duration {
+        duration(self.mono)
+    }
+
+    pub(crate) const fn wall(self) -> Duration {
+        duration(self.wall.get())
+    }
 
     pub(crate) fn passed(self, now: Now) -> bool {
-        now.mono >= self.mono || now.wall >= self.wall
+        now.mono >= self.mono() || now.wall >= self.wall()
     }
 
     pub(crate) fn remaining(self, now: Now) -> Duration {
-        self.mono.saturating_sub(now.mono).min(self.wall.saturating_sub(now.wall))
+        self.mono().saturating_sub(now.mono).min(self.wall().saturating_sub(now.wall))
     }
 
     pub(crate) fn max(self, other: Self) -> Self {
@@ -106,17 +126,12 @@ impl Validity {
 pub(crate) struct ShortRetry {
     tries: u32,
     until: Deadline,
-    waits: Doubling,
 }
 
 impl ShortRetry {
     /// A short retry whose next failure is its first.
     pub(crate) fn starting(now: Now, policy: &RefreshPolicy) -> Self {
-        Self {
-            tries: 0,
-            until: now.after(policy.max_elapsed),
-            waits: Doubling::new(policy.initial_retry_interval, policy.max_retry_interval),
-        }
+        Self { tries: 0, until: now.after(policy.max_elapsed) }
     }
 
     /// One more try has failed. When is the next, not before `floor`? `None` when the short retry is over.
@@ -127,8 +142,9 @@ impl ShortRetry {
         policy: &RefreshPolicy,
         jitter: &mut Jitter,
     ) -> Option<Deadline> {
+        let exact = Doubling::new(policy.initial_retry_interval, policy.max_retry_interval).after(self.tries);
         self.tries = self.tries.saturating_add(1);
-        let wait = jitter.around(self.waits.next()?, SHORT_JITTER).min(policy.max_retry_interval);
+        let wait = jitter.around(exact, SHORT_JITTER).min(policy.max_retry_interval);
         let due = now.after(wait).max(floor);
         (self.tries < policy.max_tries && due.mono <= self.until.mono).then_some(due)
     }
@@ -158,6 +174,11 @@ impl Doubling {
     pub(crate) const fn new(first: Duration, cap: Duration) -> Self {
         Self { next: first, cap }
     }
+
+    /// The wait that follows this many others.
+    fn after(self, others: u32) -> Duration {
+        self.next.saturating_mul(2_u32.saturating_pow(others)).min(self.cap)
+    }
 }
 
 impl Iterator for Doubling {
@@ -174,18 +195,17 @@ impl Iterator for Doubling {
 /// one, so that probes and ticks together come no more often than the tick alone once the gap has grown to it.
 #[derive(Clone, Debug)]
 pub(crate) struct DemandProbe {
-    gaps: Doubling,
-    gap: Duration,
+    /// How many have been started.
+    probes: u32,
     from: Deadline,
 }
 
 impl DemandProbe {
     /// `None` where the policy wants no such probes.
     pub(crate) fn starting(now: Now, policy: &RefreshPolicy, jitter: &mut Jitter) -> Option<Self> {
-        let mut gaps = Doubling::new(policy.demand_probe_interval?, policy.auth_retrying_tick);
-        let gap = gaps.next()?;
-        let mut probe = Self { gaps, gap, from: now.after(gap) };
-        probe.attempt_ended(now, jitter);
+        policy.demand_probe_interval?;
+        let mut probe = Self { probes: 0, from: Deadline::PAST };
+        probe.attempt_ended(now, policy, jitter);
         Some(probe)
     }
 
@@ -193,13 +213,15 @@ impl DemandProbe {
         self.from
     }
 
-    pub(crate) fn attempt_ended(&mut self, now: Now, jitter: &mut Jitter) {
-        self.from = now.after(jitter.around(self.gap, LONG_JITTER));
+    pub(crate) fn attempt_ended(&mut self, now: Now, policy: &RefreshPolicy, jitter: &mut Jitter) {
+        let first = policy.demand_probe_interval.unwrap_or(policy.auth_retrying_tick);
+        let gap = Doubling::new(first, policy.auth_retrying_tick).after(self.probes);
+        self.from = now.after(jitter.around(gap, LONG_JITTER));
     }
 
     /// A probe starts: the next gap is twice as long.
     pub(crate) fn started(&mut self) {
-        self.gap = self.gaps.next().unwrap_or(self.gap);
+        self.probes = self.probes.saturating_add(1);
     }
 }
 
@@ -207,36 +229,37 @@ impl DemandProbe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Budget {
     full_at: Duration,
-    size: ForcedRefreshes,
 }
 
 impl Budget {
-    pub(crate) fn full(size: ForcedRefreshes) -> Self {
-        // A refill of `Duration::MAX` is meant to be never; unbounded, it would saturate and never run dry instead.
-        Self { full_at: Duration::ZERO, size: ForcedRefreshes { refill: size.refill.min(LONGEST_REFILL), ..size } }
-    }
+    pub(crate) const FULL: Self = Self { full_at: Duration::ZERO };
 
-    pub(crate) fn is_empty(self, now: Now) -> bool {
-        !self.open_from().passed(now)
+    pub(crate) fn is_empty(self, size: ForcedRefreshes, now: Now) -> bool {
+        !self.open_from(size).passed(now)
     }
 
     /// When there is one to take out. The budget goes by time the machine was awake, so only by the monotonic clock.
-    pub(crate) fn open_from(self) -> Deadline {
-        let mono = match self.size.burst.checked_sub(1) {
-            Some(others) => self.full_at.saturating_sub(self.size.refill.saturating_mul(others)),
+    pub(crate) fn open_from(self, size: ForcedRefreshes) -> Deadline {
+        let mono = match size.burst.checked_sub(1) {
+            Some(others) => self.full_at.saturating_sub(refill(size).saturating_mul(others)),
             None => Duration::MAX,
         };
-        Deadline { mono, wall: Duration::MAX }
+        Deadline::at(mono, Duration::MAX)
     }
 
     /// Takes one out; `false` if there is none.
-    pub(crate) fn spend(&mut self, now: Now) -> bool {
-        let open = !self.is_empty(now);
+    pub(crate) fn spend(&mut self, size: ForcedRefreshes, now: Now) -> bool {
+        let open = !self.is_empty(size, now);
         if open {
-            self.full_at = self.full_at.max(now.mono).saturating_add(self.size.refill);
+            self.full_at = self.full_at.max(now.mono).saturating_add(refill(size));
         }
         open
     }
+}
+
+/// A refill of `Duration::MAX` is meant to be never; unbounded, it would saturate and never run dry instead.
+fn refill(size: ForcedRefreshes) -> Duration {
+    size.refill.min(LONGEST_REFILL)
 }
 
 /// The part of `wait` that a retry hint may claim.
@@ -250,6 +273,17 @@ const fn minutes(count: u64) -> Duration {
 
 fn scale(span: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(span.as_secs_f64() * factor).unwrap_or(Duration::MAX)
+}
+
+/// Saturates after 584 years.
+const fn nanos(duration: Duration) -> u64 {
+    let nanos = duration.as_nanos();
+    if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }
+}
+
+/// What has been saturated is not reached.
+const fn duration(nanos: u64) -> Duration {
+    if nanos == u64::MAX { Duration::MAX } else { Duration::from_nanos(nanos) }
 }
 
 const LONGEST_REFILL: Duration = minutes(10 * 365 * 24 * 60);
@@ -368,7 +402,7 @@ mod tests {
         for (floor, due) in [(secs(60), Some(secs(60))), (secs(300), Some(secs(300))), (secs(301), None)] {
             let mut retry = ShortRetry::starting(at(0, 0), &policy);
             let next = retry.failed(at(0, 0), at(0, 0).after(floor), &policy, &mut Jitter::seeded(1));
-            assert_eq!(next.map(|next| next.mono), due);
+            assert_eq!(next.map(Deadline::mono), due);
         }
     }
 
@@ -390,7 +424,7 @@ mod tests {
             assert!(gap.abs_diff(secs(exact)) <= secs(exact) / 10, "{gap:?} instead of {exact}s");
             now = Now { mono: now.mono + gap, wall: now.wall + gap };
             probe.started();
-            probe.attempt_ended(now, &mut jitter);
+            probe.attempt_ended(now, &policy, &mut jitter);
         }
         let off = RefreshPolicy { demand_probe_interval: None, ..policy };
         assert!(DemandProbe::starting(now, &off, &mut jitter).is_none());
@@ -398,28 +432,28 @@ mod tests {
 
     #[test]
     fn a_budget_has_a_burst_and_gets_one_back_at_a_time() {
-        let mut budget = Budget::full(RefreshPolicy::DEFAULT.forced_refreshes);
+        let (mut budget, size) = (Budget::FULL, RefreshPolicy::DEFAULT.forced_refreshes);
         for _ in 0..4 {
-            assert!(budget.spend(at(0, 0)));
+            assert!(budget.spend(size, at(0, 0)));
         }
-        assert!(!budget.spend(at(0, 0)) && budget.is_empty(at(899, 0)));
-        assert_eq!(budget.open_from().mono, minutes(15));
-        assert!(budget.spend(at(900, 0)) && !budget.spend(at(900, 0)));
+        assert!(!budget.spend(size, at(0, 0)) && budget.is_empty(size, at(899, 0)));
+        assert_eq!(budget.open_from(size).mono(), minutes(15));
+        assert!(budget.spend(size, at(900, 0)) && !budget.spend(size, at(900, 0)));
         // Two are back after twice the time, never more than the burst, and a wall clock that jumps brings none.
-        assert!(budget.is_empty(at(1799, 1_000_000)));
-        assert!(budget.spend(at(2700, 0)) && budget.spend(at(2700, 0)) && !budget.spend(at(2700, 0)));
+        assert!(budget.is_empty(size, at(1799, 1_000_000)));
+        assert!(budget.spend(size, at(2700, 0)) && budget.spend(size, at(2700, 0)) && !budget.spend(size, at(2700, 0)));
         for _ in 0..4 {
-            assert!(budget.spend(at(1_000_000, 0)));
+            assert!(budget.spend(size, at(1_000_000, 0)));
         }
-        assert!(!budget.spend(at(1_000_000, 0)));
+        assert!(!budget.spend(size, at(1_000_000, 0)));
     }
 
     #[test]
     fn a_budget_without_refill_runs_dry_and_one_without_burst_is_empty() {
-        let mut budget = Budget::full(ForcedRefreshes { burst: 2, refill: Duration::MAX });
-        assert!(budget.spend(at(5, 5)) && budget.spend(at(5, 5)) && !budget.spend(at(1_000_000, 5)));
-        assert!(!Budget::full(ForcedRefreshes { burst: 0, refill: secs(1) }).spend(at(100, 100)));
-        assert!(Budget::full(ForcedRefreshes { burst: u32::MAX, refill: secs(1) }).spend(at(0, 0)));
+        let (mut budget, size) = (Budget::FULL, ForcedRefreshes { burst: 2, refill: Duration::MAX });
+        assert!(budget.spend(size, at(5, 5)) && budget.spend(size, at(5, 5)) && !budget.spend(size, at(1_000_000, 5)));
+        assert!(!{ Budget::FULL }.spend(ForcedRefreshes { burst: 0, refill: secs(1) }, at(100, 100)));
+        assert!({ Budget::FULL }.spend(ForcedRefreshes { burst: u32::MAX, refill: secs(1) }, at(0, 0)));
     }
 
     /// The refresh falls into the tenth of the window before it, and is spread over it.

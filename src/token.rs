@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -17,15 +18,15 @@ use secrecy::{ExposeSecret, SecretString};
 /// It names the token a response was made with, so that a late 401 about an older token can be told
 /// from one about the token in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Generation(u64);
+pub struct Generation(NonZeroU64);
 
 impl Generation {
-    pub(crate) const FIRST: Self = Self(1);
+    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
 
     /// The number itself, for logs and metrics. The first token of a handle has 1.
     #[must_use]
     pub const fn get(self) -> u64 {
-        self.0
+        self.0.get()
     }
 
     pub(crate) const fn next(self) -> Self {

@@ -21,7 +21,8 @@ pub(super) struct Account {
     pub(super) nudge_from: Option<Deadline>,
     pub(super) forced: Budget,
     pub(super) strikes: Strikes,
-    suspicion: Option<Suspicion>,
+    /// Boxed: almost always there is none.
+    suspicion: Option<Box<Suspicion>>,
 }
 
 /// The servable token. A token that has ended or was withdrawn is not held.
@@ -48,7 +49,7 @@ struct Suspicion {
 }
 
 impl Account {
-    pub(super) fn new(policy: &RefreshPolicy, can_refresh: bool) -> Self {
+    pub(super) fn new(can_refresh: bool) -> Self {
         Self {
             can_refresh,
             held: None,
@@ -56,7 +57,7 @@ impl Account {
             retry_after: None,
             unasked_from: None,
             nudge_from: None,
-            forced: Budget::full(policy.forced_refreshes),
+            forced: Budget::FULL,
             strikes: Strikes::default(),
             suspicion: None,
         }
@@ -101,7 +102,7 @@ impl Account {
             (Verdict::Replaced, _) => return Some(UnauthenticatedReason::Replaced),
             (Verdict::Unconfirmed(code), _) => {
                 let known = self.suspicion.take().filter(|suspicion| suspicion.code == *code);
-                let mut suspicion = known.unwrap_or_else(|| Suspicion::new(code, now));
+                let mut suspicion = known.unwrap_or_else(|| Box::new(Suspicion::new(code, now)));
                 suspicion.answers = suspicion.answers.saturating_add(1);
                 let confirmed = suspicion.answers >= confirmations && suspicion.confirmed_from.passed(now);
                 self.suspicion = Some(suspicion);

@@ -28,7 +28,7 @@ impl Machine {
                 if probe_open && !work.is_due(now) =>
             {
                 // Where the resource server is the trouble, a probe is one more forced refresh.
-                if *cause == RetryCause::TokenEndpoint || self.account.forced.spend(now) {
+                if *cause == RetryCause::TokenEndpoint || self.account.forced.spend(self.policy.forced_refreshes, now) {
                     *work = Work::scheduled(soonest, IssueReason::Probe);
                     probe.started();
                 }
@@ -75,11 +75,11 @@ impl Machine {
         self.account.held =
             Some(Held { generation, ends, refresh: validity.map(|validity| sent.after(validity.refresh_after)) });
         // The success fulfils a nudge and a jump. It cannot fulfil a wish for claims that it was not asked for.
-        let again = (then.claims && self.account.forced.spend(now))
+        let again = (then.claims && self.account.forced.spend(self.policy.forced_refreshes, now))
             .then(|| Work::scheduled(self.account.at_once(IssueReason::Rejected, now), IssueReason::Rejected));
         match &mut self.state {
             State::AuthRetrying(window) if window.cause == RetryCause::RejectedByResource => {
-                window.attempt_ended(now, &mut self.jitter);
+                window.attempt_ended(now, &self.policy, &mut self.jitter);
                 window.work = again.unwrap_or(Work::ticking(&self.account, &self.policy, &mut self.jitter, now));
             }
             State::Pending(_) | State::Running(_) | State::AuthRetrying(_) => self.state = State::Running(again),
@@ -139,7 +139,7 @@ impl Machine {
             }
             State::AuthRetrying(window) => {
                 window.work = again.unwrap_or(slow);
-                window.attempt_ended(now, &mut self.jitter);
+                window.attempt_ended(now, &self.policy, &mut self.jitter);
             }
             State::Running(None) | State::Unauthenticated(_) | State::Stopped(_) => {}
         }
@@ -150,7 +150,7 @@ impl Machine {
 
     pub(super) fn rejected(&mut self, generation: Generation, objection: Objection, now: Now) {
         let current = self.account.held.is_some_and(|held| held.generation == generation);
-        if !current || self.account.forced.is_empty(now) {
+        if !current || self.account.forced.is_empty(self.policy.forced_refreshes, now) {
             return;
         }
         let strikes = self.account.strikes.refused(generation);
@@ -166,7 +166,7 @@ impl Machine {
                 self.enter_long_window(RetryCause::RejectedByResource, work, now);
             }
             State::Running(idle @ None) => {
-                self.account.forced.spend(now);
+                self.account.forced.spend(self.policy.forced_refreshes, now);
                 let soonest = self.account.at_once(IssueReason::Rejected, now);
                 *idle = Some(Work::scheduled(soonest, IssueReason::Rejected));
             }
@@ -260,7 +260,7 @@ impl Machine {
             return;
         }
         self.run = self.run.next();
-        self.account = Account::new(&self.policy, can_refresh);
+        self.account = Account::new(can_refresh);
         self.state = State::Pending(Work::scheduled(now.after(Duration::ZERO), IssueReason::Initial));
     }
 

@@ -78,9 +78,9 @@ impl Work {
 }
 
 impl LongWindow {
-    pub(super) fn attempt_ended(&mut self, now: Now, jitter: &mut Jitter) {
+    pub(super) fn attempt_ended(&mut self, now: Now, policy: &RefreshPolicy, jitter: &mut Jitter) {
         if let Some(probe) = &mut self.probe {
-            probe.attempt_ended(now, jitter);
+            probe.attempt_ended(now, policy, jitter);
         }
     }
 }

@@ -220,7 +220,7 @@ impl Driver {
         let term = Term {
             generation,
             expires_at: lifetime.and_then(|lifetime| wall_time(sent.wall.saturating_add(lifetime))),
-            serve_until: ends.and_then(|ends| wall_time(ends.wall)),
+            serve_until: ends.and_then(|ends| wall_time(ends.wall())),
             settled_from: now.mono.saturating_add(self.shared.policy.settle),
         };
         tracing::debug!(

@@ -95,7 +95,7 @@ impl Shared {
             outlook: Outlook::InFlight,
             next_attempt: None,
             latest: None,
-            forced: Budget::full(policy.forced_refreshes),
+            forced: Budget::FULL,
             can_refresh,
             outcomes: 0,
             cause: None,
@@ -148,7 +148,7 @@ impl Shared {
             status: AuthStatus::Pending,
             outlook: Outlook::InFlight,
             next_attempt: None,
-            forced: Budget::full(self.policy.forced_refreshes),
+            forced: Budget::FULL,
             can_refresh,
             cause: None,
             ..View::clone(&self.view())

@@ -131,8 +131,8 @@ fn expiry_is_anchored_at_the_instant_the_request_was_sent() {
     let mut world = World::started();
     world.pass(secs(20));
     world.issue(hours(1));
-    let Deadline { mono, .. } = world.newest.unwrap().ends.unwrap();
-    assert_eq!(mono, mins(60) - secs(10));
+    let ends = world.newest.unwrap().ends.unwrap();
+    assert_eq!(ends.mono(), mins(60) - secs(10));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_missing_lifetime_is_the_assumed_one() {
     assert!((secs(870)..=secs(900)).contains(&world.now.mono), "{:?}", world.now.mono);
     // A lifetime that the server does give is not overruled.
     world.issue(hours(10));
-    assert_eq!(world.newest.unwrap().ends.unwrap().mono, world.started[1].at.mono + hours(10) - secs(10));
+    assert_eq!(world.newest.unwrap().ends.unwrap().mono(), world.started[1].at.mono + hours(10) - secs(10));
 }
 
 #[test]

@@ -28,6 +28,8 @@ impl World {
         if let (Kind::Nudged, Some(attempt)) = (kind, &mut self.flying) {
             attempt.nudged = true;
         }
+        // A token that has ended on arrival is a failure, too.
+        self.bounds.failing |= landed && step.adopted.is_none();
         self.check_generation(&step);
         self.check_start(&step);
         self.check_news(&before, kind, &step);

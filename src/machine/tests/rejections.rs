@@ -32,7 +32,7 @@ fn an_empty_bucket_lets_the_rejection_pass_and_marks_nothing() {
         world.issue(hours(1));
     }
     world.pass(secs(2));
-    assert!(world.machine.forced_budget().is_empty(world.now));
+    assert!(world.machine.forced_budget().is_empty(world.policy.forced_refreshes, world.now));
     for objection in OBJECTIONS {
         assert_eq!(world.reject(objection), Step::default());
     }
@@ -214,7 +214,7 @@ fn in_the_refused_window_a_probe_is_one_more_forced_refresh() {
 fn callers_in_the_refused_window_are_not_told_of_a_probe_that_the_budget_does_not_allow() {
     let mut world = World::refused();
     world.reject(Objection::Definite);
-    while !world.machine.forced_budget().is_empty(world.now) {
+    while !world.machine.forced_budget().is_empty(world.policy.forced_refreshes, world.now) {
         world.pass(secs(10));
         if world.demand().start.is_some() {
             world.fail(unreachable_host());

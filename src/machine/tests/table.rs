@@ -145,7 +145,7 @@ fn in_auth_retrying_the_end_of_the_held_token_starts_an_attempt() {
     let ends = world.newest.unwrap().ends.unwrap();
     assert!(ends.remaining(world.now) < mins(5));
     assert_ne!(world.run_to_next_attempt(), IssueReason::Ahead);
-    assert_eq!((world.now.mono, world.serving()), (ends.mono, None));
+    assert_eq!((world.now.mono, world.serving()), (ends.mono(), None));
     world.fail(unreachable_host());
     assert!(is_about(world.wait_for_next_attempt(), mins(10), 10));
 }
