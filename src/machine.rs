@@ -24,16 +24,15 @@ pub(crate) struct Machine {
     policy: Arc<RefreshPolicy>,
     jitter: Jitter,
     run: Run,
+    can_refresh: bool,
     latest: Option<Generation>,
     state: State,
     account: Account,
-    /// By the monotonic clock.
-    looked: Duration,
 }
 
 /// Names one monitoring run, so that a result of an earlier one can be told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run(u64);
+pub(crate) struct Run(u32);
 
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
@@ -116,13 +115,13 @@ enum State {
 impl Machine {
     pub(crate) fn new(policy: Arc<RefreshPolicy>, jitter_seed: u64, can_refresh: bool, now: Now) -> Self {
         Self {
-            account: Account::new(can_refresh),
+            account: Account::default(),
+            can_refresh,
             policy,
             jitter: Jitter::seeded(jitter_seed),
             run: Run(1),
             latest: None,
             state: State::Pending(Work::scheduled(now.after(Duration::ZERO), IssueReason::Initial)),
-            looked: now.mono,
         }
     }
 
@@ -222,10 +221,10 @@ impl Machine {
 impl Machine {
     /// Sums the time the machine was awake. A long step was spent asleep, but for what a driver may take between looks.
     fn count_awake(&mut self, now: Now) {
-        let step = now.mono.saturating_sub(self.looked).min(self.policy.clock_check.saturating_mul(2));
-        self.looked = now.mono;
-        if let State::AuthRetrying(window) = &mut self.state {
-            window.awake = window.awake.saturating_add(step);
+        if let State::AuthRetrying(LongWindow { pace, .. }) = &mut self.state {
+            let step = now.mono.saturating_sub(pace.counted).min(self.policy.clock_check.saturating_mul(2));
+            pace.awake = pace.awake.saturating_add(step);
+            pace.counted = now.mono;
         }
     }
 
@@ -246,7 +245,7 @@ impl Machine {
             IssueReason::Ahead | IssueReason::Expired => {
                 self.account.unasked_from = Some(now.after(UNASKED_SPACING));
             }
-            IssueReason::Nudged => self.account.nudge_from = Some(now.after(NUDGE_SPACING)),
+            IssueReason::Nudged => self.account.nudge_from = Some(Box::new(now.after(NUDGE_SPACING))),
             IssueReason::Initial | IssueReason::Rejected | IssueReason::Probe => {}
         }
         Some(reason)
@@ -264,16 +263,11 @@ impl Machine {
 
     /// When callers' demand may start an attempt in the long window, unless another schedule has taken over.
     fn probe_from(&self) -> Option<Deadline> {
-        let State::AuthRetrying(LongWindow {
-            cause,
-            probe: Some(probe),
-            work: Work::Scheduled { retry: None, .. },
-            ..
-        }) = &self.state
+        let State::AuthRetrying(LongWindow { cause, work: Work::Scheduled { retry: None, .. }, pace }) = &self.state
         else {
             return None;
         };
-        let from = probe.from().max(self.account.floor(IssueReason::Probe));
+        let from = pace.probe.as_ref()?.from().max(self.account.floor(IssueReason::Probe));
         Some(match cause {
             RetryCause::TokenEndpoint => from,
             RetryCause::RejectedByResource => from.max(self.account.forced.open_from(self.policy.forced_refreshes)),
@@ -311,7 +305,7 @@ impl Machine {
 
 impl Run {
     /// Counts from 1.
-    pub(crate) const fn number(self) -> u64 {
+    pub(crate) const fn number(self) -> u32 {
         self.0
     }
 

@@ -74,7 +74,7 @@ impl MonitoredTokenSource {
     pub fn builder(source: impl TokenSource) -> Builder {
         Builder {
             source: Arc::new(source),
-            sink: Arc::new(TracingSink),
+            sink: Arc::clone(&*DEFAULT_SINK) as Arc<dyn StatusSink>,
             name: "default".into(),
             policy: Arc::clone(&DEFAULT_POLICY),
             classifier: Classifier::standard(),
@@ -469,6 +469,7 @@ pub enum BuildError {
     Policy(#[source] PolicyError),
 }
 
+static DEFAULT_SINK: LazyLock<Arc<TracingSink>> = LazyLock::new(|| Arc::new(TracingSink));
 static DEFAULT_POLICY: LazyLock<Arc<RefreshPolicy>> = LazyLock::new(Arc::default);
 
 const FLUSH: Duration = Duration::from_secs(5);

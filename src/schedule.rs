@@ -226,14 +226,13 @@ impl DemandProbe {
 }
 
 /// A budget that refills at a steady pace, kept as the one instant at which it is full again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Budget {
-    full_at: Duration,
+    /// In nanoseconds of the monotonic clock.
+    full_at: u64,
 }
 
 impl Budget {
-    pub(crate) const FULL: Self = Self { full_at: Duration::ZERO };
-
     pub(crate) fn is_empty(self, size: ForcedRefreshes, now: Now) -> bool {
         !self.open_from(size).passed(now)
     }
@@ -241,7 +240,7 @@ impl Budget {
     /// When there is one to take out. The budget goes by time the machine was awake, so only by the monotonic clock.
     pub(crate) fn open_from(self, size: ForcedRefreshes) -> Deadline {
         let mono = match size.burst.checked_sub(1) {
-            Some(others) => self.full_at.saturating_sub(refill(size).saturating_mul(others)),
+            Some(others) => duration(self.full_at).saturating_sub(refill(size).saturating_mul(others)),
             None => Duration::MAX,
         };
         Deadline::at(mono, Duration::MAX)
@@ -251,7 +250,7 @@ impl Budget {
     pub(crate) fn spend(&mut self, size: ForcedRefreshes, now: Now) -> bool {
         let open = !self.is_empty(size, now);
         if open {
-            self.full_at = self.full_at.max(now.mono).saturating_add(refill(size));
+            self.full_at = nanos(duration(self.full_at).max(now.mono).saturating_add(refill(size)));
         }
         open
     }
@@ -432,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_budget_has_a_burst_and_gets_one_back_at_a_time() {
-        let (mut budget, size) = (Budget::FULL, RefreshPolicy::DEFAULT.forced_refreshes);
+        let (mut budget, size) = (Budget::default(), RefreshPolicy::DEFAULT.forced_refreshes);
         for _ in 0..4 {
             assert!(budget.spend(size, at(0, 0)));
         }
@@ -450,10 +449,10 @@ mod tests {
 
     #[test]
     fn a_budget_without_refill_runs_dry_and_one_without_burst_is_empty() {
-        let (mut budget, size) = (Budget::FULL, ForcedRefreshes { burst: 2, refill: Duration::MAX });
+        let (mut budget, size) = (Budget::default(), ForcedRefreshes { burst: 2, refill: Duration::MAX });
         assert!(budget.spend(size, at(5, 5)) && budget.spend(size, at(5, 5)) && !budget.spend(size, at(1_000_000, 5)));
-        assert!(!{ Budget::FULL }.spend(ForcedRefreshes { burst: 0, refill: secs(1) }, at(100, 100)));
-        assert!({ Budget::FULL }.spend(ForcedRefreshes { burst: u32::MAX, refill: secs(1) }, at(0, 0)));
+        assert!(!{ Budget::default() }.spend(ForcedRefreshes { burst: 0, refill: secs(1) }, at(100, 100)));
+        assert!({ Budget::default() }.spend(ForcedRefreshes { burst: u32::MAX, refill: secs(1) }, at(0, 0)));
     }
 
     /// The refresh falls into the tenth of the window before it, and is spread over it.

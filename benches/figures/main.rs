@@ -1,6 +1,10 @@
 //! Every figure of the README, each beside its floor, measured in turns in one run.
 //!
-//! `cargo bench --bench figures` prints them all as one table; `-- token layer` those of some situations only.
+//! `cargo bench --bench figures` prints them all as one table, `-- token layer` those of some situations only.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a bench that cannot go on has failed")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is its work")]
+#![allow(clippy::disallowed_methods, reason = "a stopwatch reads the clock")]
 
 mod measure;
 mod token;

@@ -8,21 +8,28 @@ use crate::{
 };
 
 /// What is known of the current account. Dropped with it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Account {
-    pub(super) can_refresh: bool,
     pub(super) held: Option<Held>,
     /// No attempt before this: the last one ended only just now.
     rest: Option<Deadline>,
-    /// No attempt but a nudged one before this: the server asked for it.
-    retry_after: Option<Deadline>,
     /// No refresh that nobody asked for before this, or tokens that live for a second would make a hot loop.
     pub(super) unasked_from: Option<Deadline>,
-    pub(super) nudge_from: Option<Deadline>,
+    /// Boxed: most hosts never nudge.
+    pub(super) nudge_from: Option<Box<Deadline>>,
     pub(super) forced: Budget,
-    pub(super) strikes: Strikes,
-    /// Boxed: almost always there is none.
-    suspicion: Option<Box<Suspicion>>,
+    /// Boxed: most tokens are never refused.
+    pub(super) strikes: Option<Box<Strikes>>,
+    /// Boxed: most token endpoints have nothing to say.
+    said: Option<Box<Said>>,
+}
+
+/// What the token endpoint said when it gave no token, as far as it still counts.
+#[derive(Debug, Default)]
+struct Said {
+    /// No attempt but a nudged one before this.
+    retry_after: Option<Deadline>,
+    suspicion: Option<Suspicion>,
 }
 
 /// The servable token. A token that has ended or was withdrawn is not held.
@@ -49,24 +56,9 @@ struct Suspicion {
 }
 
 impl Account {
-    pub(super) fn new(can_refresh: bool) -> Self {
-        Self {
-            can_refresh,
-            held: None,
-            rest: None,
-            retry_after: None,
-            unasked_from: None,
-            nudge_from: None,
-            forced: Budget::FULL,
-            strikes: Strikes::default(),
-            suspicion: None,
-        }
-    }
-
     pub(super) fn attempt_succeeded(&mut self, now: Now) {
         self.rest = Some(now.after(REST));
-        self.retry_after = None;
-        self.suspicion = None;
+        self.said = None;
     }
 
     /// What a server asked for stands until a server answers again: an attempt that reached nobody does not lift it.
@@ -74,13 +66,14 @@ impl Account {
         self.rest = Some(now.after(REST));
         let retry_after = error.retry_after().map(|wait| now.after(capped(wait, policy)));
         if retry_after.is_some() || error.delivery() == Delivery::Answered {
-            self.retry_after = retry_after;
+            self.said().retry_after = retry_after;
         }
     }
 
     /// No attempt for this reason may start before this.
     pub(super) fn floor(&self, reason: IssueReason) -> Deadline {
-        let retry_after = if reason == IssueReason::Nudged { None } else { self.retry_after };
+        let retry_after =
+            if reason == IssueReason::Nudged { None } else { self.said.as_ref().and_then(|said| said.retry_after) };
         [self.rest, retry_after].into_iter().flatten().fold(Deadline::PAST, Deadline::max)
     }
 
@@ -101,25 +94,29 @@ impl Account {
             (Verdict::Rejected(code), _) => return Some(UnauthenticatedReason::Rejected(code.clone())),
             (Verdict::Replaced, _) => return Some(UnauthenticatedReason::Replaced),
             (Verdict::Unconfirmed(code), _) => {
-                let known = self.suspicion.take().filter(|suspicion| suspicion.code == *code);
-                let mut suspicion = known.unwrap_or_else(|| Box::new(Suspicion::new(code, now)));
+                let known = self.said().suspicion.take().filter(|suspicion| suspicion.code == *code);
+                let mut suspicion = known.unwrap_or_else(|| Suspicion::new(code, now));
                 suspicion.answers = suspicion.answers.saturating_add(1);
                 let confirmed = suspicion.answers >= confirmations && suspicion.confirmed_from.passed(now);
-                self.suspicion = Some(suspicion);
+                self.said().suspicion = Some(suspicion);
                 if confirmed && self.held.is_none() {
                     return Some(UnauthenticatedReason::Rejected(code.clone()));
                 }
             }
             // Another answer came in between: the code was not repeated. A broken connection says nothing about it.
-            (Verdict::Transient, Delivery::Answered) => self.suspicion = None,
+            (Verdict::Transient, Delivery::Answered) => self.said().suspicion = None,
             (Verdict::Transient, Delivery::NotSent | Delivery::Unknown) | (Verdict::Cancelled, _) => {}
         }
         None
     }
 
     pub(super) fn forget_record(&mut self) {
-        self.suspicion = None;
-        self.strikes = Strikes::default();
+        self.said().suspicion = None;
+        self.strikes = None;
+    }
+
+    fn said(&mut self) -> &mut Said {
+        self.said.get_or_insert_default()
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     Adopted, EXPIRED_ON_ARRIVAL, Machine, Objection, Run, State,
-    account::{Account, Held, Strikes},
-    work::{Landing, LongWindow, Work},
+    account::{Account, Held},
+    work::{Landing, LongWindow, Pace, Work},
 };
 use crate::{
     Delivery, Generation, IssueError, IssueReason, RetryCause, StopReason, UnauthenticatedReason, Verdict,
@@ -24,13 +24,11 @@ impl Machine {
             State::Running(Some(work @ Work::Scheduled { retry: None, .. })) => {
                 work.bring_forward(soonest, IssueReason::Expired, now);
             }
-            State::AuthRetrying(LongWindow { cause, probe: Some(probe), work, .. })
-                if probe_open && !work.is_due(now) =>
-            {
+            State::AuthRetrying(LongWindow { cause, work, pace }) if probe_open && !work.is_due(now) => {
                 // Where the resource server is the trouble, a probe is one more forced refresh.
                 if *cause == RetryCause::TokenEndpoint || self.account.forced.spend(self.policy.forced_refreshes, now) {
                     *work = Work::scheduled(soonest, IssueReason::Probe);
-                    probe.started();
+                    pace.probe.iter_mut().for_each(DemandProbe::started);
                 }
             }
             // What a pending run waits for is its backoff, or the distance to the nudge before the one that opened it.
@@ -132,7 +130,7 @@ impl Machine {
                 None => self.enter_long_window(RetryCause::TokenEndpoint, slow, now),
             },
             // A nudge that came in meanwhile gets its own attempt before the ceiling falls.
-            State::AuthRetrying(window) if window.awake >= self.policy.auth_retrying_ceiling && !then.nudged => {
+            State::AuthRetrying(window) if window.pace.awake >= self.policy.auth_retrying_ceiling && !then.nudged => {
                 let ceiling = self.policy.auth_retrying_ceiling;
                 self.state = State::Unauthenticated(UnauthenticatedReason::CeilingExceeded(ceiling));
                 return;
@@ -153,12 +151,12 @@ impl Machine {
         if !current || self.account.forced.is_empty(self.policy.forced_refreshes, now) {
             return;
         }
-        let strikes = self.account.strikes.refused(generation);
-        if objection == Objection::Definite && self.account.can_refresh {
+        let strikes = self.account.strikes.get_or_insert_default().refused(generation);
+        if objection == Objection::Definite && self.can_refresh {
             self.account.held = None;
         }
         match &mut self.state {
-            State::Running(None) if !self.account.can_refresh => {
+            State::Running(None) if !self.can_refresh => {
                 self.state = State::Unauthenticated(UnauthenticatedReason::RejectedByResource);
             }
             State::Running(None) if strikes >= STRIKES => {
@@ -187,7 +185,7 @@ impl Machine {
         if self.account.held.is_none_or(|held| held.generation != generation) {
             return;
         }
-        self.account.strikes = Strikes::default();
+        self.account.strikes = None;
         match &mut self.state {
             State::AuthRetrying(LongWindow { cause: RetryCause::RejectedByResource, work, .. }) => {
                 let work = Some(work.clone()).filter(Work::goes_on_without_the_tick);
@@ -207,8 +205,8 @@ impl Machine {
 
     pub(super) fn nudged(&mut self, now: Now) {
         let mut soonest = self.account.at_once(IssueReason::Nudged, now);
-        if let Some(from) = self.account.nudge_from {
-            soonest = soonest.max(from);
+        if let Some(from) = &self.account.nudge_from {
+            soonest = soonest.max(**from);
         }
         let nudge = Work::scheduled(soonest, IssueReason::Nudged);
         match &mut self.state {
@@ -260,13 +258,15 @@ impl Machine {
             return;
         }
         self.run = self.run.next();
-        self.account = Account::new(can_refresh);
+        self.account = Account::default();
+        self.can_refresh = can_refresh;
         self.state = State::Pending(Work::scheduled(now.after(Duration::ZERO), IssueReason::Initial));
     }
 
     fn enter_long_window(&mut self, cause: RetryCause, work: Work, now: Now) {
         let probe = DemandProbe::starting(now, &self.policy, &mut self.jitter);
-        self.state = State::AuthRetrying(LongWindow { cause, awake: Duration::ZERO, probe, work });
+        let pace = Box::new(Pace { awake: Duration::ZERO, counted: now.mono, probe });
+        self.state = State::AuthRetrying(LongWindow { cause, work, pace });
     }
 }
 

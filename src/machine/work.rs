@@ -11,9 +11,17 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct LongWindow {
     pub(super) cause: RetryCause,
-    pub(super) awake: Duration,
-    pub(super) probe: Option<DemandProbe>,
     pub(super) work: Work,
+    /// Boxed: most monitors are never in the long window, and none should make room for it.
+    pub(super) pace: Box<Pace>,
+}
+
+#[derive(Debug)]
+pub(super) struct Pace {
+    pub(super) awake: Duration,
+    /// When it was last counted, by the monotonic clock.
+    pub(super) counted: Duration,
+    pub(super) probe: Option<DemandProbe>,
 }
 
 #[derive(Clone, Debug)]
@@ -79,7 +87,7 @@ impl Work {
 
 impl LongWindow {
     pub(super) fn attempt_ended(&mut self, now: Now, policy: &RefreshPolicy, jitter: &mut Jitter) {
-        if let Some(probe) = &mut self.probe {
+        if let Some(probe) = &mut self.pace.probe {
             probe.attempt_ended(now, policy, jitter);
         }
     }

@@ -7,7 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the one file that may")]
 
 use std::{
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -55,56 +55,44 @@ impl Clock {
         self.began.checked_add(mono)
     }
 
-    fn reading(&self) -> Reading {
-        match &self.source {
-            Source::System => Reading { mono: Mono::Real(Instant::now()), wall: self.wall() },
-            Source::Driven(_) => Reading { mono: Mono::Driven(self.began.elapsed()), wall: self.wall() },
-        }
+    /// How many nanoseconds the wall clock is ahead of the monotonic one, wherever that began.
+    fn lead(&self) -> i64 {
+        let mono = match &self.source {
+            Source::System => FIRST_LOOK.elapsed(),
+            Source::Driven(_) => self.began.elapsed(),
+        };
+        let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        nanos(self.wall()).saturating_sub(nanos(mono))
     }
 }
 
 /// Notices that the machine slept or that the wall clock was stepped.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    last: Reading,
+    lead: i64,
 }
 
 impl Watch {
     pub(crate) fn starting(clock: &Clock) -> Self {
-        Self { last: clock.reading() }
+        Self { lead: clock.lead() }
     }
 
     /// Whether the two clocks have drifted apart since the last look, or this look came much later than planned.
-    pub(crate) fn jumped(&mut self, clock: &Clock, planned: Option<Duration>, clock_check: Duration) -> bool {
-        let last = std::mem::replace(&mut self.last, clock.reading());
-        let mono = self.last.mono.since(&last.mono);
-        let drift = last.wall.saturating_add(mono).abs_diff(self.last.wall);
-        let late = planned.map(|planned| clock.began.elapsed().saturating_sub(planned));
+    pub(crate) fn jumped(
+        &mut self,
+        clock: &Clock,
+        planned: Option<tokio::time::Instant>,
+        clock_check: Duration,
+    ) -> bool {
+        let last = std::mem::replace(&mut self.lead, clock.lead());
+        let drift = Duration::from_nanos(self.lead.abs_diff(last));
+        let late = planned.map(|planned| planned.elapsed());
         drift > MOST_DRIFT || late.is_some_and(|late| late > clock_check.saturating_mul(2))
     }
 }
 
-#[derive(Debug)]
-struct Reading {
-    mono: Mono,
-    wall: Duration,
-}
-
-#[derive(Debug)]
-enum Mono {
-    Real(Instant),
-    Driven(Duration),
-}
-
-impl Mono {
-    fn since(&self, earlier: &Self) -> Duration {
-        match (self, earlier) {
-            (Self::Real(now), Self::Real(then)) => now.saturating_duration_since(*then),
-            (Self::Driven(now), Self::Driven(then)) => now.saturating_sub(*then),
-            (Self::Real(_), Self::Driven(_)) | (Self::Driven(_), Self::Real(_)) => Duration::ZERO,
-        }
-    }
-}
+/// The real monotonic clock, which a runtime with paused time does not follow.
+static FIRST_LOOK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 pub(crate) fn since_epoch(wall: SystemTime) -> Duration {
     wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()

@@ -9,69 +9,70 @@ use tokio::{runtime::Handle, sync::Notify, time::timeout};
 
 use crate::{AuthStatus, BoxError, StatusEvent, StatusSink, schedule::Doubling};
 
+/// What is to be delivered, and to whom.
 pub(crate) struct Delivery {
     sink: Arc<dyn StatusSink>,
     slot: Mutex<Slot>,
-    /// Newer news has come, or there is nothing left to deliver.
-    turned: Notify,
+}
+
+/// Who has something to deliver; kept alive by the task that does.
+pub(crate) trait Delivers: Send + Sync + 'static {
+    fn delivery(&self) -> &Delivery;
+
+    /// Wakes whoever waits for newer news, or until there is nothing left to deliver.
+    fn turned(&self) -> &Notify;
 }
 
 struct Slot {
     // Boxed: almost always there is none.
     next: Option<Box<StatusEvent>>,
     sequence: u64,
-    /// Status, serving, unsaved: what makes an event news.
-    posted: (AuthStatus, bool, bool),
-    told: AuthStatus,
+    /// What was posted last, as far as a change of it is news.
+    status: AuthStatus,
+    serving: bool,
+    unsaved: bool,
     at_work: bool,
 }
 
 impl Delivery {
     pub(crate) fn to(sink: Arc<dyn StatusSink>) -> Self {
-        let posted = (AuthStatus::Pending, false, false);
-        let slot = Slot { next: None, sequence: 0, told: posted.0.clone(), posted, at_work: false };
-        Self { sink, slot: Mutex::new(slot), turned: Notify::new() }
+        let status = AuthStatus::Pending;
+        let slot = Slot { next: None, sequence: 0, status, serving: false, unsaved: false, at_work: false };
+        Self { sink, slot: Mutex::new(slot) }
     }
 
-    /// Hands in news, or what would be news if it were not known already. Never waits; without a runtime to deliver on, the
-    /// news is kept for the next that comes with one.
-    pub(crate) fn post(self: &Arc<Self>, mut event: StatusEvent, runtime: Option<&Handle>) {
+    /// Keeps news, or what would be news if it were not known already, for whoever is at work or will
+    /// [go](Self::go_to_work).
+    pub(crate) fn post(&self, mut event: StatusEvent) {
         let mut slot = self.slot();
-        let news = (event.to.clone(), event.serving, event.unsaved);
-        if slot.posted == news {
+        if slot.status == event.to && slot.serving == event.serving && slot.unsaved == event.unsaved {
             return;
         }
-        slot.posted = news;
+        (slot.serving, slot.unsaved) = (event.serving, event.unsaved);
+        event.from = std::mem::replace(&mut slot.status, event.to.clone());
         slot.sequence = slot.sequence.saturating_add(1);
         event.sequence = slot.sequence;
-        slot.supersede(event);
-        drop(slot);
-        self.turned.notify_waiters();
-        if let Some(runtime) = runtime {
-            self.go_to_work(runtime);
+        // The newest wins.
+        if let Some(older) = slot.next.take() {
+            event.supersede(&older);
         }
+        slot.next = Some(Box::new(event));
     }
 
     /// Delivers what is left, if nobody is at it.
-    pub(crate) fn go_to_work(self: &Arc<Self>, runtime: &Handle) {
-        let mut slot = self.slot();
+    pub(crate) fn go_to_work(owner: &Arc<impl Delivers>, runtime: &Handle) {
+        let mut slot = owner.delivery().slot();
         if slot.at_work || slot.next.is_none() {
             return;
         }
         slot.at_work = true;
         drop(slot);
-        runtime.spawn(AtWork { delivery: Arc::clone(self), done: false }.deliver());
+        runtime.spawn(AtWork { owner: Arc::clone(owner), done: false }.deliver());
     }
 
-    /// Waits until everything handed in was delivered or given up.
-    pub(crate) async fn flushed(&self) {
-        loop {
-            let turned = self.turned.notified();
-            if !self.slot().at_work {
-                return;
-            }
-            turned.await;
-        }
+    /// Whether something handed in is yet to be delivered or given up.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.slot().at_work
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
@@ -79,48 +80,37 @@ impl Delivery {
     }
 }
 
-impl Slot {
-    /// The newest wins. Advice that nobody has heard yet goes along, for it is given only once.
-    fn supersede(&mut self, mut newer: StatusEvent) {
-        if let Some(older) = self.next.take() {
-            inherit_advice(&mut newer, &older);
+impl StatusEvent {
+    /// Takes the place of one that nobody has heard. Advice goes along, for it is given only once.
+    fn supersede(&mut self, unheard: &Self) {
+        self.from.clone_from(&unheard.from);
+        if self.remediation.is_none() && self.to == unheard.to {
+            self.remediation.clone_from(&unheard.remediation);
         }
-        self.next = Some(Box::new(newer));
-    }
-}
-
-fn inherit_advice(newer: &mut StatusEvent, older: &StatusEvent) {
-    if newer.remediation.is_none() && newer.to == older.to {
-        newer.remediation.clone_from(&older.remediation);
     }
 }
 
 /// The one task that talks to the sink. Exists only while there is something to say.
-struct AtWork {
-    delivery: Arc<Delivery>,
+struct AtWork<O: Delivers> {
+    owner: Arc<O>,
     done: bool,
 }
 
-impl AtWork {
+impl<O: Delivers> AtWork<O> {
     async fn deliver(mut self) {
         while let Some(event) = self.take() {
             let event = Arc::<StatusEvent>::from(event);
             let taken = self.offer(Arc::clone(&event)).await;
-            let mut slot = self.delivery.slot();
-            if taken {
-                slot.told = event.to.clone();
-            } else if let Some(newer) = &mut slot.next {
-                inherit_advice(newer, &event);
+            if !taken && let Some(newer) = &mut self.owner.delivery().slot().next {
+                newer.supersede(&event);
             }
         }
     }
 
     fn take(&mut self) -> Option<Box<StatusEvent>> {
-        let mut slot = self.delivery.slot();
-        let mut event = slot.next.take();
-        if let Some(event) = &mut event {
-            event.from = slot.told.clone();
-        } else {
+        let mut slot = self.owner.delivery().slot();
+        let event = slot.next.take();
+        if event.is_none() {
             // Under the lock that found nothing left, so that no news can slip in between.
             slot.at_work = false;
             self.done = true;
@@ -152,7 +142,7 @@ impl AtWork {
 
     /// One call of the sink, in a task of its own: its panic ends there, and its time is up after [`CALL_LIMIT`].
     async fn tell(&self, event: Arc<StatusEvent>) -> Result<(), SinkFailure> {
-        let sink = Arc::clone(&self.delivery.sink);
+        let sink = Arc::clone(&self.owner.delivery().sink);
         let mut call = tokio::spawn(async move { sink.set_status(&event).await });
         match timeout(CALL_LIMIT, &mut call).await {
             Ok(Ok(taken)) => taken.map_err(SinkFailure::Refused),
@@ -169,8 +159,8 @@ impl AtWork {
     async fn superseded_within(&self, wait: Duration) -> bool {
         let newer = async {
             loop {
-                let turned = self.delivery.turned.notified();
-                if self.delivery.slot().next.is_some() {
+                let turned = self.owner.turned().notified();
+                if self.owner.delivery().slot().next.is_some() {
                     return;
                 }
                 turned.await;
@@ -180,13 +170,13 @@ impl AtWork {
     }
 }
 
-impl Drop for AtWork {
+impl<O: Delivers> Drop for AtWork<O> {
     fn drop(&mut self) {
         // Also when the runtime goes away under the task: whoever waits for the flush must not wait for ever.
         if !self.done {
-            self.delivery.slot().at_work = false;
+            self.owner.delivery().slot().at_work = false;
         }
-        self.delivery.turned.notify_waiters();
+        self.owner.turned().notify_waiters();
     }
 }
 

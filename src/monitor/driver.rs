@@ -1,16 +1,22 @@
 //! The driver: the only writer of the state, and the only place that spawns attempts.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use http::HeaderValue;
 use tokio::{
     task::{JoinError, JoinHandle, coop::consume_budget},
-    time::{sleep_until, timeout},
+    time::{Sleep, sleep_until, timeout},
 };
 
 use super::{
     clock::{Watch, wall_time},
-    shared::{Inbox, Shared, Word},
+    shared::{Inbox, Letters, Shared, Word},
     view::View,
 };
 use crate::{
@@ -30,17 +36,16 @@ pub(crate) struct Driver {
     source: Arc<dyn TokenSource>,
     classifier: Classifier,
     watch: Watch,
-    attempt: Option<Attempt>,
+    /// Boxed: almost always there is none.
+    attempt: Option<Box<Attempt>>,
     /// The last token adopted, servable or not.
     token: Option<AccessToken>,
     /// Claims that the next token must have been asked for with.
-    claims: Option<String>,
-    /// Claims that the attempt in flight was told of.
-    asked: Option<String>,
+    claims: Option<Arc<String>>,
     cause: Option<Arc<IssueError>>,
     unsaved: bool,
-    outcomes: u64,
-    epoch: u64,
+    outcomes: u32,
+    epoch: u32,
     /// News that was not published, for a handle had opened another run by then.
     owed: bool,
     /// None of our code runs, so a panic that drops us is somebody else's.
@@ -50,8 +55,12 @@ pub(crate) struct Driver {
 struct Attempt {
     run: Run,
     sent: Now,
-    task: JoinHandle<Result<IssuedToken, IssueError>>,
+    /// The claims it was told of.
+    asked: Option<Arc<String>>,
+    task: JoinHandle<Outcome>,
 }
+
+type Outcome = Result<IssuedToken, IssueError>;
 
 impl Driver {
     pub(crate) fn new(
@@ -70,7 +79,6 @@ impl Driver {
             attempt: None,
             token: None,
             claims: None,
-            asked: None,
             cause: None,
             unsaved: false,
             outcomes: 0,
@@ -80,37 +88,55 @@ impl Driver {
         })
     }
 
-    /// Boxed: a future keeps its arguments twice, as they came and as they are used.
-    pub(crate) async fn drive(mut self: Box<Self>) {
-        self.resting = false;
-        self.shared.begin();
-        self.step(Event::Start);
-        while !self.has_stopped() {
-            let planned = self.next_look();
-            let due = sleeping(&self.shared, planned);
-            self.resting = true;
-            // Whoever asks without end keeps us busy, but not the runtime.
-            consume_budget().await;
-            let landed = tokio::select! {
-                biased;
-                // First, so that handles which ask without end cannot hold up a token.
-                landed = landing(&mut self.attempt) => Some(landed),
-                () = self.shared.wake.notified() => None,
-                () = due => None,
-            };
+    /// Boxed, and not an `async fn`: that would keep its argument twice, as it came and as it is used.
+    #[expect(clippy::manual_async_fn, reason = "see above")]
+    pub(crate) fn drive(mut self: Box<Self>) -> impl Future<Output = ()> + Send {
+        async move {
             self.resting = false;
-            let landed = landed.and_then(|result| Some((self.attempt.take()?, result)));
-            if self.watch.jumped(&self.shared.clock, planned, self.shared.policy.clock_check) {
-                self.step(Event::ClockJumped);
+            self.shared.begin();
+            self.step(Event::Start);
+            while !self.has_stopped() {
+                // Made here, where the panic of a runtime without timers counts as ours.
+                let mut due = pin!(self.next_look().and_then(|look| self.shared.clock.instant(look)).map(sleep_until));
+                self.resting = true;
+                // Whoever asks without end keeps us busy, but not the runtime.
+                consume_budget().await;
+                let landed = poll_fn(|context| self.poll_next(due.as_mut(), context)).await;
+                self.resting = false;
+                let landed = landed.and_then(|result| Some((self.attempt.take()?, result)));
+                let planned = due.as_ref().as_pin_ref().map(|due| due.deadline());
+                if self.watch.jumped(&self.shared.clock, planned, self.shared.policy.clock_check) {
+                    self.step(Event::ClockJumped);
+                }
+                // Before the result: a reauthentication that handles have already seen makes it another run's.
+                self.read_inbox();
+                match landed {
+                    Some((attempt, result)) => self.landed(*attempt, result),
+                    None => self.step(Event::DeadlineReached),
+                }
             }
-            // Before the result: a reauthentication that handles have already seen makes it another run's.
-            self.read_inbox();
-            match landed {
-                Some((attempt, result)) => self.landed(attempt, result),
-                None => self.step(Event::DeadlineReached),
-            }
+            // Boxed, for it needs a timer of its own, and only once.
+            Box::pin(self.wind_up()).await;
         }
-        self.wind_up().await;
+    }
+
+    /// What ends a rest: the attempt has ended, a handle has left word, or the time has come.
+    fn poll_next(
+        &mut self,
+        due: Pin<&mut Option<Sleep>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Outcome, JoinError>>> {
+        // First, so that handles which ask without end cannot hold up a token.
+        if let Some(attempt) = &mut self.attempt
+            && let Poll::Ready(outcome) = Pin::new(&mut attempt.task).poll(context)
+        {
+            return Poll::Ready(Some(outcome));
+        }
+        let is_due = |due: Pin<&mut Sleep>, context: &mut Context<'_>| due.poll(context).is_ready();
+        if self.shared.has_word(context) || due.as_pin_mut().is_some_and(|due| is_due(due, context)) {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
     }
 
     /// The gate closed elsewhere, in whichever task had the reason; the machine only learns of it.
@@ -134,7 +160,8 @@ impl Driver {
 
     fn read_inbox(&mut self) {
         let (inbox, epoch) = self.shared.take();
-        let Inbox { demanded, nudged, words, reauthenticated, .. } = inbox;
+        let Inbox { demanded, nudged, letters, .. } = inbox;
+        let Letters { words, reauthenticated } = letters.map(|letters| *letters).unwrap_or_default();
         for word in words {
             match word {
                 Word::Accepted(generation) => self.step(Event::Accepted(generation)),
@@ -151,7 +178,7 @@ impl Driver {
             let can_refresh = source.can_refresh();
             // An attempt of the old source goes on to its end, unheard: it may be saving a rotated refresh token.
             (self.source, self.epoch, self.attempt) = (source, epoch, None);
-            (self.token, self.claims, self.asked, self.cause) = (None, None, None, None);
+            (self.token, self.claims, self.cause) = (None, None, None);
             self.unsaved = false;
             self.step(Event::Reauthenticated { can_refresh });
         }
@@ -160,12 +187,13 @@ impl Driver {
 
     /// Wanted claims take one more attempt, unless the one in flight was told of these very claims.
     fn rejected(&mut self, generation: Generation, mut objection: Objection, claims: Option<String>) {
-        if claims.is_some() && claims == self.asked {
+        let asked = self.attempt.as_ref().and_then(|attempt| attempt.asked.as_deref());
+        if claims.is_some() && claims.as_ref() == asked {
             if objection == Objection::Claims {
                 objection = Objection::Suspect;
             }
         } else if claims.is_some() {
-            self.claims = claims;
+            self.claims = claims.map(Arc::new);
             let in_flight = matches!(self.machine.outlook(), Outlook::InFlight | Outlook::FailFast(None));
             if in_flight && objection == Objection::Definite {
                 // First the claims: nothing that is said of a token counts once it has been withdrawn.
@@ -175,8 +203,8 @@ impl Driver {
         self.step(Event::Rejected { generation, objection });
     }
 
-    fn landed(&mut self, attempt: Attempt, result: Result<Result<IssuedToken, IssueError>, JoinError>) {
-        let Attempt { run, sent, task: _ } = attempt;
+    fn landed(&mut self, attempt: Attempt, result: Result<Outcome, JoinError>) {
+        let Attempt { run, sent, asked, task: _ } = attempt;
         if self.machine.open_run() != Some(run) {
             return;
         }
@@ -184,7 +212,6 @@ impl Driver {
             let rule = if error.is_panic() { "source-panicked" } else { "attempt-cancelled" };
             Err(IssueError::of_rule(Delivery::Unknown, rule))
         });
-        let asked = self.asked.take();
         match result.and_then(|issued| self.usable(issued)) {
             Ok((issued, authorization)) => self.issued(run, sent, asked, issued, authorization),
             Err(error) => self.failed(run, error),
@@ -203,7 +230,14 @@ impl Driver {
         Ok((issued, authorization))
     }
 
-    fn issued(&mut self, run: Run, sent: Now, asked: Option<String>, issued: IssuedToken, authorization: HeaderValue) {
+    fn issued(
+        &mut self,
+        run: Run,
+        sent: Now,
+        asked: Option<Arc<String>>,
+        issued: IssuedToken,
+        authorization: HeaderValue,
+    ) {
         if issued.lifetime() == Lifetime::Malformed {
             tracing::warn!(
                 target: "steadfast::refresh",
@@ -232,7 +266,7 @@ impl Driver {
         self.unsaved = issued.is_unsaved();
         self.token = Some(AccessToken::new(issued, authorization, term));
         self.cause = None;
-        self.outcomes += 1;
+        self.outcomes = self.outcomes.wrapping_add(1);
         // Others may have been wanted in the meantime.
         self.claims.take_if(|claims| asked.as_ref() == Some(claims));
         self.carry_out(step);
@@ -253,7 +287,7 @@ impl Driver {
             "an attempt failed"
         );
         self.cause = Some(Arc::new(error));
-        self.outcomes += 1;
+        self.outcomes = self.outcomes.wrapping_add(1);
         self.carry_out(step);
     }
 
@@ -297,14 +331,14 @@ impl Driver {
             .under(Arc::clone(&self.shared.policy))
             .cancelled_when(move || !gate.may_start(run));
         if let Some(claims) = &self.claims {
-            request = request.with_claims(claims.clone());
+            request = request.with_claims(claims.as_str());
         }
-        self.asked.clone_from(&self.claims);
         let (shared, source, classifier) =
             (Arc::clone(&self.shared), Arc::clone(&self.source), self.classifier.clone());
-        self.attempt = Some(Attempt {
+        self.attempt = Some(Box::new(Attempt {
             run,
             sent: self.shared.clock.now(),
+            asked: self.claims.clone(),
             task: tokio::spawn(async move {
                 if !shared.may_start(run) {
                     return Err(IssueError::cancelled());
@@ -320,13 +354,13 @@ impl Driver {
                     Err(_) => Err(IssueError::of_rule(Delivery::Unknown, "attempt-timeout")),
                 }
             }),
-        });
+        }));
     }
 
     /// The attempt in flight may carry a rotated refresh token: it is not cut off. Its own time limit ends it.
     async fn wind_up(&mut self) {
-        if let Some(Attempt { task, .. }) = &mut self.attempt {
-            let _ = timeout(self.shared.policy.attempt_timeout, task).await;
+        if let Some(attempt) = &mut self.attempt {
+            let _ = timeout(self.shared.policy.attempt_timeout, &mut attempt.task).await;
         }
     }
 }
@@ -336,23 +370,5 @@ impl Drop for Driver {
         let panicked = std::thread::panicking() && !self.resting;
         self.shared.stop(if panicked { StopReason::DriverPanicked } else { StopReason::DriverDropped });
         self.shared.end();
-    }
-}
-
-/// The timer is made in the call, where its panic in a runtime without timers counts as ours.
-fn sleeping(shared: &Shared, until: Option<Duration>) -> impl Future<Output = ()> + use<> {
-    let sleep = until.and_then(|mono| shared.clock.instant(mono)).map(sleep_until);
-    async {
-        match sleep {
-            Some(sleep) => sleep.await,
-            None => pending().await,
-        }
-    }
-}
-
-async fn landing(attempt: &mut Option<Attempt>) -> Result<Result<IssuedToken, IssueError>, JoinError> {
-    match attempt {
-        Some(Attempt { task, .. }) => task.await,
-        None => pending().await,
     }
 }

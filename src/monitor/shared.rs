@@ -3,8 +3,9 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use tokio::{
 
 use super::{
     clock::{Clock, wall_time},
-    delivery::Delivery,
+    delivery::{Delivers, Delivery},
     view::View,
 };
 use crate::{
@@ -29,17 +30,15 @@ pub(crate) struct Shared {
     pub(crate) name: Box<str>,
     pub(crate) policy: Arc<RefreshPolicy>,
     pub(crate) clock: Clock,
-    /// Wakes the driver.
-    pub(crate) wake: Notify,
-    /// Wakes whoever waits for a token or for the end.
+    /// Wakes whoever waits for a token, for the end, or for news to deliver.
     pub(crate) turned: Notify,
     view: ArcSwap<View>,
     inbox: Mutex<Inbox>,
-    gate: AtomicU64,
+    gate: AtomicU32,
     stage: AtomicU8,
     runtime: OnceLock<Handle>,
     watch: OnceLock<watch::Sender<AuthStatus>>,
-    delivery: Arc<Delivery>,
+    delivery: Delivery,
 }
 
 /// What handles ask of the driver. Bounded, for a driver that nobody polls must not make it grow.
@@ -47,14 +46,24 @@ pub(crate) struct Shared {
 pub(crate) struct Inbox {
     pub(crate) demanded: bool,
     pub(crate) nudged: bool,
-    /// In the order in which they came: the last word on a token counts.
-    pub(crate) words: Vec<Word>,
-    pub(crate) reauthenticated: Option<Arc<dyn TokenSource>>,
+    /// Boxed: almost always there are none.
+    pub(crate) letters: Option<Box<Letters>>,
+    /// Something was left since the driver last looked.
+    unread: bool,
+    /// Wakes the driver.
+    driver: Option<Waker>,
     /// The driver has taken a rejection and has not shown the outcome yet.
     handling: bool,
     /// How often handles have reauthenticated.
-    epoch: u64,
+    epoch: u32,
     stopped: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Letters {
+    /// In the order in which they came: the last word on a token counts.
+    pub(crate) words: Vec<Word>,
+    pub(crate) reauthenticated: Option<Arc<dyn TokenSource>>,
 }
 
 /// What a resource server said about a token.
@@ -66,18 +75,31 @@ pub(crate) enum Word {
 
 impl Inbox {
     pub(crate) fn hear(&mut self, word: Word) {
+        let words = &mut self.letters().words;
         // Many requests are refused with one word; repeating it must not push out another.
-        if self.words.last() == Some(&word) {
+        if words.last() == Some(&word) {
             return;
         }
-        if self.words.len() == MOST_WORDS {
-            self.words.remove(0);
+        if words.len() == MOST_WORDS {
+            words.remove(0);
         }
-        self.words.push(word);
+        words.push(word);
     }
 
     fn holds_rejection(&self) -> bool {
-        self.words.iter().any(|word| matches!(word, Word::Rejected { .. }))
+        let mut words = self.letters.iter().flat_map(|letters| &letters.words);
+        words.any(|word| matches!(word, Word::Rejected { .. }))
+    }
+
+    fn letters(&mut self) -> &mut Letters {
+        self.letters.get_or_insert_default()
+    }
+
+    /// To be woken when the lock is free again.
+    #[must_use = "the driver sleeps on"]
+    fn ring(&mut self) -> Option<Waker> {
+        self.unread = true;
+        self.driver.take()
     }
 }
 
@@ -95,7 +117,7 @@ impl Shared {
             outlook: Outlook::InFlight,
             next_attempt: None,
             latest: None,
-            forced: Budget::FULL,
+            forced: Budget::default(),
             can_refresh,
             outcomes: 0,
             cause: None,
@@ -105,15 +127,14 @@ impl Shared {
             name,
             policy,
             clock,
-            wake: Notify::new(),
             turned: Notify::new(),
             view: ArcSwap::from_pointee(view),
             inbox: Mutex::default(),
-            gate: AtomicU64::new(CLOSED),
+            gate: AtomicU32::new(CLOSED),
             stage: AtomicU8::new(NOT_STARTED),
             runtime: OnceLock::new(),
             watch: OnceLock::new(),
-            delivery: Arc::new(delivery),
+            delivery,
         }
     }
 
@@ -123,8 +144,11 @@ impl Shared {
 
     /// Leaves word for the driver.
     pub(crate) fn ask(&self, leave_word: impl FnOnce(&mut Inbox)) {
-        leave_word(&mut self.inbox());
-        self.wake.notify_one();
+        let mut inbox = self.inbox();
+        leave_word(&mut inbox);
+        let driver = inbox.ring();
+        drop(inbox);
+        wake(driver);
     }
 
     /// Whether the driver has yet to show what became of the last word left.
@@ -141,29 +165,30 @@ impl Shared {
         if inbox.stopped {
             return Err(Stopped);
         }
-        inbox.epoch += 1;
+        inbox.epoch = inbox.epoch.wrapping_add(1);
         self.gate.store(CLOSED, Ordering::Release);
         let view = View {
             token: None,
             status: AuthStatus::Pending,
             outlook: Outlook::InFlight,
             next_attempt: None,
-            forced: Budget::FULL,
+            forced: Budget::default(),
             can_refresh,
             cause: None,
             ..View::clone(&self.view())
         };
         self.show(view, &inbox);
-        let unused = inbox.reauthenticated.replace(source);
+        let unused = inbox.letters().reauthenticated.replace(source);
+        let driver = inbox.ring();
         drop(inbox);
         drop(unused);
-        self.wake.notify_one();
+        wake(driver);
         Ok(())
     }
 
     /// Ends everything, whatever the way here: the gate closes, readers and waiters see it, the sink is told. The first
     /// reason given stands.
-    pub(crate) fn stop(&self, reason: StopReason) {
+    pub(crate) fn stop(self: &Arc<Self>, reason: StopReason) {
         let mut inbox = self.inbox();
         if inbox.stopped {
             return;
@@ -175,12 +200,13 @@ impl Shared {
         let view =
             View { token: None, status, outlook: Outlook::Closed, next_attempt: None, ..View::clone(&self.view()) };
         self.show(view, &inbox);
-        self.delivery.post(news, self.runtime().as_ref());
-        let unused = inbox.reauthenticated.take();
+        self.tell(news);
+        let unused = inbox.letters.take();
+        let driver = inbox.ring();
         drop(inbox);
         drop(unused);
         self.turned.notify_waiters();
-        self.wake.notify_one();
+        wake(driver);
     }
 
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
@@ -208,21 +234,25 @@ impl Shared {
     pub(crate) async fn wound_up(&self) {
         loop {
             let turned = self.turned.notified();
-            if self.stage.load(Ordering::Acquire) != AT_WORK {
-                break;
+            if self.stage.load(Ordering::Acquire) != AT_WORK && !self.delivery.is_at_work() {
+                return;
             }
             turned.await;
         }
-        self.delivery.flushed().await;
     }
 
     /// Delivers what no runtime has delivered yet, or could not, for it went away.
-    pub(crate) fn deliver_on(&self, runtime: &Handle) {
-        self.delivery.go_to_work(runtime);
+    pub(crate) fn deliver_on(self: &Arc<Self>, runtime: &Handle) {
+        Delivery::go_to_work(self, runtime);
     }
 
-    fn runtime(&self) -> Option<Handle> {
-        self.runtime.get().cloned().or_else(|| Handle::try_current().ok())
+    /// Never waits. Without a runtime to deliver on, the news is kept for the next that comes with one.
+    fn tell(self: &Arc<Self>, news: StatusEvent) {
+        self.delivery.post(news);
+        self.turned.notify_waiters();
+        if let Some(runtime) = self.runtime.get().cloned().or_else(|| Handle::try_current().ok()) {
+            self.deliver_on(&runtime);
+        }
     }
 
     /// Before anybody is woken: whoever hears of the news and then asks the handle must not find it older.
@@ -259,9 +289,19 @@ impl Shared {
     }
 }
 
+impl Delivers for Shared {
+    fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    fn turned(&self) -> &Notify {
+        &self.turned
+    }
+}
+
 /// The driver's side.
 impl Shared {
-    pub(crate) fn begin(&self) {
+    pub(crate) fn begin(self: &Arc<Self>) {
         if let Ok(runtime) = Handle::try_current() {
             // The end may have come from where there is no runtime. Under the lock: either it came before us and its news is
             // there to deliver, or it finds the runtime.
@@ -277,8 +317,22 @@ impl Shared {
         self.turned.notify_waiters();
     }
 
+    /// Whether handles have left word since it was last taken; if not, the driver is woken when they do.
+    pub(crate) fn has_word(&self, context: &Context<'_>) -> bool {
+        // A waker may be anybody's code, so none is cloned or dropped under the lock.
+        let waker = context.waker().clone();
+        let mut inbox = self.inbox();
+        if inbox.unread {
+            return true;
+        }
+        let old = inbox.driver.replace(waker);
+        drop(inbox);
+        drop(old);
+        false
+    }
+
     /// Takes what handles have left, with the number of reauthentications they have seen.
-    pub(crate) fn take(&self) -> (Inbox, u64) {
+    pub(crate) fn take(&self) -> (Inbox, u32) {
         let mut inbox = self.inbox();
         let Inbox { epoch, stopped, .. } = *inbox;
         let handling = inbox.holds_rejection();
@@ -294,7 +348,7 @@ impl Shared {
 
     /// Shows readers a new view and opens the gate for `run`. `false`, and nothing is done, where a handle has stopped or
     /// reauthenticated the monitor in the meantime.
-    pub(crate) fn publish(&self, view: View, run: Option<Run>, epoch: u64, news: bool) -> bool {
+    pub(crate) fn publish(self: &Arc<Self>, view: View, run: Option<Run>, epoch: u32, news: bool) -> bool {
         let inbox = self.inbox();
         if inbox.stopped || inbox.epoch != epoch {
             return false;
@@ -317,7 +371,7 @@ impl Shared {
             self.show(view, &inbox);
         }
         if let Some(news) = news {
-            self.delivery.post(news, self.runtime().as_ref());
+            self.tell(news);
         }
         drop(inbox);
         if turned {
@@ -327,8 +381,14 @@ impl Shared {
     }
 }
 
+fn wake(driver: Option<Waker>) {
+    if let Some(driver) = driver {
+        driver.wake();
+    }
+}
+
 /// The gate's value while no run's attempts may start; runs count from 1.
-const CLOSED: u64 = 0;
+const CLOSED: u32 = 0;
 const NOT_STARTED: u8 = 0;
 const AT_WORK: u8 = 1;
 const ENDED: u8 = 2;

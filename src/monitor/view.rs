@@ -25,7 +25,7 @@ pub(crate) struct View {
     pub(crate) forced: Budget,
     pub(crate) can_refresh: bool,
     /// How many attempts have ended; a waiting caller waits for the next one.
-    pub(crate) outcomes: u64,
+    pub(crate) outcomes: u32,
     pub(crate) cause: Option<Arc<IssueError>>,
     /// The latest token's refresh token is in memory only.
     pub(crate) unsaved: bool,

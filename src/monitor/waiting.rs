@@ -94,7 +94,7 @@ impl Shared {
     }
 
     /// The answer, unless it pays to wait. `seen` is how many attempts had ended when the caller came.
-    fn answer(&self, after: Option<Generation>, seen: Option<u64>) -> Option<Result<AccessToken, AuthError>> {
+    fn answer(&self, after: Option<Generation>, seen: Option<u32>) -> Option<Result<AccessToken, AuthError>> {
         let view = self.view();
         let newer = |token: &&AccessToken| after.is_none_or(|after| token.generation() > after);
         if let Some(token) = view.servable(self.clock.time()).filter(newer) {
