@@ -356,15 +356,15 @@ where
         // https://docs.rs/tower/latest/tower/trait.Service.html#be-careful-when-cloning-inner-services
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);
-        if !settings.concerns(&mut request) {
+        let Some(destination) = settings.destination(&mut request) else {
             return ResponseFuture::untouched(settings, replay, ready, request);
-        }
+        };
         match settings.tokens.servable() {
-            Some(token) => ResponseFuture::sending(settings, replay, ready, request, &token),
+            Some(token) => ResponseFuture::sending(settings, replay, destination, ready, request, token),
             None => {
                 // What is ready is given back: while this request waits, others may need it to get on.
                 drop(ready);
-                ResponseFuture::waiting(settings, replay, self.inner.clone(), request)
+                ResponseFuture::waiting(settings, replay, destination, self.inner.clone(), request)
             }
         }
     }

@@ -6,8 +6,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is its work")]
 #![allow(clippy::disallowed_methods, reason = "a stopwatch reads the clock")]
 
+mod layer;
 mod measure;
 mod token;
+
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
 
 use measure::Table;
 
@@ -23,6 +30,14 @@ fn main() {
     print!("{table}");
 }
 
+/// What a future comes to that has nothing to wait for.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("not at once"),
+    }
+}
+
 type Situation = fn(&mut Table);
 
-const SITUATIONS: &[(&str, Situation)] = &[("token", token::measure)];
+const SITUATIONS: &[(&str, Situation)] = &[("token", token::measure), ("layer", layer::measure)];

@@ -26,7 +26,8 @@ impl Table {
         let floor = median(rounds.iter().map(|(floor, _)| each(*floor)));
         let ours = median(rounds.iter().map(|(_, ours)| each(*ours)));
         let ratio = median(rounds.iter().map(|(floor, ours)| ours.as_secs_f64() / floor.as_secs_f64()));
-        self.row(what, &nanoseconds(ours), &nanoseconds(floor), &format!("{ratio:.2}"), &format!("≤ {target}"));
+        let target = if target.is_nan() { String::new() } else { format!("≤ {target}") };
+        self.row(what, &nanoseconds(ours), &nanoseconds(floor), &format!("{ratio:.2}"), &target);
     }
 
     /// A figure that has a bound of its own.

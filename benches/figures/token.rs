@@ -3,9 +3,7 @@
 use std::{
     future::Future,
     hint::black_box,
-    pin::pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,7 +12,10 @@ use http::HeaderValue;
 use steadfast::{AuthStatus, IssuedToken, MonitoredTokenSource, RetryCause};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::measure::{Table, median};
+use crate::{
+    at_once,
+    measure::{Table, median},
+};
 
 pub(crate) fn measure(table: &mut Table) {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -143,12 +144,5 @@ impl Floor {
     fn header(&self) -> Option<HeaderValue> {
         let held = self.0.load();
         (SystemTime::now() < held.until).then(|| held.header.clone())
-    }
-}
-
-fn at_once<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("not at once"),
     }
 }

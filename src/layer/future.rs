@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::{
     LayerError, Replay,
     message::{RequestMessage, ResponseMessage},
-    settings::Settings,
+    settings::{Destination, Settings},
 };
 use crate::{AccessToken, AuthError, BoxError, Challenge, Generation, Rejection, monitor::rejection::Say};
 
@@ -75,10 +75,9 @@ type Waiting = Pin<Box<dyn Future<Output = Result<AccessToken, AuthError>> + Sen
 struct Exchange<P, Spare> {
     settings: Arc<Settings>,
     replay: P,
-    /// Of the token that the request carries; none where it carries none of ours.
-    generation: Option<Generation>,
-    /// Which of the allowed origins it was sent to; none where its URL names none. Small: it is in each future.
-    origin: Option<u16>,
+    /// The token that the request carries; none where it carries none of ours.
+    token: Option<AccessToken>,
+    destination: Destination,
     /// What a replay needs, if the request may be sent again.
     spare: Option<Spare>,
     /// It has been sent again with another token.
@@ -96,20 +95,34 @@ where
     /// The request does not concern us: it goes out as it is.
     pub(super) fn untouched(settings: Arc<Settings>, replay: P, mut ready: S, request: Req) -> Self {
         let response = ready.call(request);
-        Self { state: State::Sending { response }, exchange: Exchange::new(settings, replay) }
+        Self { state: State::Sending { response }, exchange: Exchange::new(settings, replay, Destination::Unnamed) }
     }
 
-    pub(super) fn sending(settings: Arc<Settings>, replay: P, ready: S, request: Req, token: &AccessToken) -> Self {
-        let mut exchange = Exchange::new(settings, replay);
+    pub(super) fn sending(
+        settings: Arc<Settings>,
+        replay: P,
+        destination: Destination,
+        ready: S,
+        request: Req,
+        token: AccessToken,
+    ) -> Self {
+        let mut exchange = Exchange::new(settings, replay, destination);
         let response = exchange.send(ready, request, token);
         Self { state: State::Sending { response }, exchange }
     }
 
-    pub(super) fn waiting(settings: Arc<Settings>, replay: P, unpolled: S, request: Req) -> Self {
+    pub(super) fn waiting(
+        settings: Arc<Settings>,
+        replay: P,
+        destination: Destination,
+        unpolled: S,
+        request: Req,
+    ) -> Self {
         let tokens = settings.tokens.clone();
         let token: Waiting = Box::pin(async move { tokens.token().await });
         let pause = Pause { service: unpolled, request, until: Until::Token { token, refused: None } };
-        Self { state: State::Paused { pause: Some(Box::new(pause)) }, exchange: Exchange::new(settings, replay) }
+        let exchange = Exchange::new(settings, replay, destination);
+        Self { state: State::Paused { pause: Some(Box::new(pause)) }, exchange }
     }
 }
 
@@ -140,7 +153,7 @@ where
                         (ControlFlow::Break(result), _) => return Poll::Ready(result),
                         (ControlFlow::Continue(token), Some(pause)) => {
                             let Pause { service, request, until: _ } = *pause;
-                            State::Sending { response: this.exchange.send(service, request, &token) }
+                            State::Sending { response: this.exchange.send(service, request, token) }
                         }
                         (ControlFlow::Continue(_), None) => unreachable!(),
                     }
@@ -186,11 +199,11 @@ where
 }
 
 impl<P, Spare> Exchange<P, Spare> {
-    const fn new(settings: Arc<Settings>, replay: P) -> Self {
-        Self { settings, replay, generation: None, origin: None, spare: None, renewed: false, settled: false }
+    const fn new(settings: Arc<Settings>, replay: P, destination: Destination) -> Self {
+        Self { settings, replay, token: None, destination, spare: None, renewed: false, settled: false }
     }
 
-    fn send<S, Req>(&mut self, mut ready: S, mut request: Req, token: &AccessToken) -> S::Future
+    fn send<S, Req>(&mut self, mut ready: S, mut request: Req, token: AccessToken) -> S::Future
     where
         S: Service<Req>,
         Req: RequestMessage,
@@ -199,9 +212,8 @@ impl<P, Spare> Exchange<P, Spare> {
         let may_be_resent = !(self.renewed && self.settled);
         // Before the token is attached, so that the copy holds none.
         let copy = if may_be_resent { self.replay.copy(&request) } else { None };
-        self.settings.attach(&mut request, token);
-        self.generation = Some(token.generation());
-        self.origin = self.settings.origin_of(&request.target());
+        self.settings.attach(&mut request, &token);
+        self.token = Some(token);
         let response = ready.call(request);
         self.spare = copy.map(|copy| P::keep(copy, ready));
         response
@@ -213,12 +225,12 @@ impl<P, Spare> Exchange<P, Spare> {
         Res: ResponseMessage,
         P: Replay<Req, Res, Spare<S> = Spare>,
     {
-        let Some(generation) = self.generation else { return ControlFlow::Break(response) };
-        let tokens = &self.settings.tokens;
-        match self.settings.say(self.origin, &response) {
+        let Some(token) = &self.token else { return ControlFlow::Break(response) };
+        let (generation, tokens) = (token.generation(), &self.settings.tokens);
+        match self.settings.say(self.destination, &response) {
             Say::Refused => {}
             said @ (Say::Accepted | Say::Nothing) => {
-                if said == Say::Accepted {
+                if said == Say::Accepted && !token.is_accepted() {
                     tokens.accept(generation);
                 }
                 if self.settings.tag_responses {
@@ -277,6 +289,6 @@ where
     P: Replay<Req, S::Response>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").field("generation", &self.exchange.generation).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("token", &self.exchange.token).finish_non_exhaustive()
     }
 }

@@ -21,46 +21,54 @@ pub(super) struct Settings {
     pub(super) tag_responses: bool,
 }
 
+/// Where a request goes. Small: it is in each future.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// The one of the allowed origins that has this position.
+    Origin(u16),
+    /// Its URL names none: the inner service alone knows.
+    Unnamed,
+}
+
 type Predicate = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
 
 impl Settings {
-    /// Whether the token belongs on this request.
-    pub(super) fn concerns(&self, request: &mut impl RequestMessage) -> bool {
-        let allowed = may_carry_a_token(request.method()) && self.allows(&request.target());
-        let mut own = request.headers().get_all(&self.header).into_iter().peekable();
-        if own.peek().is_none() {
+    /// Where the token goes with this request; `None` if it does not belong on it.
+    pub(super) fn destination(&self, request: &mut impl RequestMessage) -> Option<Destination> {
+        let allowed = may_carry_a_token(request.method()).then(|| self.destination_of(&request.target())).flatten();
+        if !request.headers().contains_key(&self.header) {
             return allowed;
         }
         // The caller's own credentials are the caller's affair. Ours, copied from another request, are not.
-        if !allowed && self.tokens.servable().is_some_and(|token| own.any(|own| token.authorization() == own)) {
+        let mut own = request.headers().get_all(&self.header).into_iter();
+        if allowed.is_none() && self.tokens.servable().is_some_and(|token| own.any(|own| token.authorization() == own))
+        {
             request.headers_mut().remove(&self.header);
         }
-        false
+        None
     }
 
     pub(super) fn attach(&self, request: &mut impl RequestMessage, token: &AccessToken) {
         request.headers_mut().insert(self.header.clone(), token.authorization());
     }
 
-    fn allows(&self, target: &Target<'_>) -> bool {
+    fn destination_of(&self, target: &Target<'_>) -> Option<Destination> {
         match target {
-            Target::Relative => self.inner_is_bound,
-            Target::Absolute { .. } => self.origins.iter().any(|origin| origin.is_of(target)),
-            Target::Unclear(_) => false,
+            Target::Relative => self.inner_is_bound.then_some(Destination::Unnamed),
+            Target::Absolute { .. } => {
+                let position = self.origins.iter().position(|origin| origin.is_of(target))?;
+                u16::try_from(position).ok().map(Destination::Origin)
+            }
+            Target::Unclear(_) => None,
         }
     }
 
-    /// Which of the origins this is; none where the inner service alone knows.
-    pub(super) fn origin_of(&self, target: &Target<'_>) -> Option<u16> {
-        let position = self.origins.iter().position(|origin| origin.is_of(target))?;
-        u16::try_from(position).ok()
-    }
-
-    /// What the response to a request for this origin (see [`origin_of`](Self::origin_of)) says of its token.
-    pub(super) fn say(&self, origin: Option<u16>, response: &impl ResponseMessage) -> Say {
+    /// What the response to a request that went there says of its token.
+    pub(super) fn say(&self, destination: Destination, response: &impl ResponseMessage) -> Say {
         // The client has followed a redirect, and has left the token behind: even an origin that may have it cannot judge
         // what it has not seen.
-        if response.came_from().is_some_and(|target| origin.is_none() || self.origin_of(&target) != origin) {
+        let stayed = |from| destination != Destination::Unnamed && self.destination_of(&from) == Some(destination);
+        if response.came_from().is_some_and(|from| !stayed(from)) {
             return Say::Nothing;
         }
         let (status, headers) = (response.status(), response.headers());

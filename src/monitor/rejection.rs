@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::Rejection;
 use crate::{
@@ -59,7 +59,7 @@ pub(crate) enum Action {
 
 impl<'a> Answer<'a> {
     pub(crate) fn of(status: StatusCode, headers: &'a HeaderMap) -> Self {
-        Self { status, grpc_status: headers.get("grpc-status").map(AsRef::as_ref) }
+        Self { status, grpc_status: headers.get(&GRPC_STATUS).map(AsRef::as_ref) }
     }
 
     /// A response that its receiver takes for a refusal, whatever its status.
@@ -119,6 +119,9 @@ pub(crate) fn decide(
     let withdraw = objection == Objection::Definite && position.can_refresh;
     Action::Mark { objection, withdraw, claims, answer }
 }
+
+/// Made once: every response is asked for it.
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 #[cfg(test)]
 mod tests {
