@@ -54,9 +54,11 @@ use http::StatusCode;
 
 use crate::failure::chain;
 
+mod anchors;
 mod phrases;
 mod scan;
 mod typed;
+mod words;
 use phrases::{PHRASES, Phrase, STANDARD};
 use scan::{Hit, Index, Shown, Table};
 use typed::{Finding, TYPED, is_of_token_path};
