@@ -45,6 +45,13 @@
 //! Wrappers whose `source()` leaves out the very error they wrap are opened: `std::io::Error`, `Arc<dyn Error>`, `h2::Error`,
 //! `reqwest_middleware::Error`, and the boxed `reqwest::Error` of the `oauth2` crate.
 //!
+//! # How well texts are read
+//!
+//! The phrases were written by 222 texts of libraries and services, and read each of them as a human does. Of 58 texts that were
+//! collected afterwards they read 23 of the 39 that mean something, none of these as another class, and take 1 of the 19
+//! that mean nothing for something. So what a text is recognised as can mostly be believed; that it is not recognised says
+//! little. Where a host knows its backends' words, it should add them.
+//!
 //! # The rules
 #![doc = include_str!("classify/rules.md")]
 
