@@ -23,6 +23,28 @@ async fn std_and_tokio_say_what_happened_to_a_connection() {
     assert_read(&short, Class::Unavailable, "io");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn the_operating_system_says_what_happened_to_a_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+    let (near, far) = tokio::join!(near, listener.accept());
+    far.unwrap().0.set_zero_linger().unwrap();
+    let reset = near.unwrap().read_u8().await.unwrap_err();
+    assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+    assert_read(&reset, Class::Unavailable, "io");
+
+    let (mut near, far) = tokio::net::UnixStream::pair().unwrap();
+    drop(far);
+    let broken = near.write_all(b"hello").await.unwrap_err();
+    assert_eq!(broken.kind(), io::ErrorKind::BrokenPipe);
+    assert_read(&broken, Class::Unavailable, "io");
+
+    let lonely = std::os::unix::net::UnixDatagram::unbound().unwrap().send(b"hello").unwrap_err();
+    assert_eq!(lonely.kind(), io::ErrorKind::NotConnected);
+    assert_read(&lonely, Class::Unavailable, "io");
+}
+
 #[tokio::test(start_paused = true)]
 async fn tokios_time_out_is_a_time_out_also_as_an_io_error() {
     let elapsed = tokio::time::timeout(SECOND, std::future::pending::<()>()).await.unwrap_err();
@@ -407,10 +429,46 @@ mod h2_04 {
             (h2::Reason::REFUSED_STREAM, Class::Unavailable),
             (h2::Reason::ENHANCE_YOUR_CALM, Class::RateLimited),
             (h2::Reason::CANCEL, Class::Cancelled),
+            (h2::Reason::SETTINGS_TIMEOUT, Class::Timeout),
+            (h2::Reason::CONNECT_ERROR, Class::Unavailable),
+            (h2::Reason::INTERNAL_ERROR, Class::Unavailable),
         ] {
             assert_read(&answered_with(reason).await, class, "h2");
         }
-        assert_unread(&answered_with(h2::Reason::PROTOCOL_ERROR).await);
+        for reason in [
+            h2::Reason::PROTOCOL_ERROR,
+            h2::Reason::FLOW_CONTROL_ERROR,
+            h2::Reason::STREAM_CLOSED,
+            h2::Reason::FRAME_SIZE_ERROR,
+            h2::Reason::COMPRESSION_ERROR,
+            h2::Reason::INADEQUATE_SECURITY,
+            h2::Reason::HTTP_1_1_REQUIRED,
+        ] {
+            assert_unread(&answered_with(reason).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_shuts_down_is_unavailable() {
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let (asked, is_asked) = tokio::sync::oneshot::channel();
+        let server = tokio::spawn(async move {
+            let mut connection = h2::server::handshake(far).await.unwrap();
+            is_asked.await.unwrap();
+            connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+            while connection.accept().await.is_some() {}
+        });
+        let (requests, connection) = h2::client::handshake(near).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut requests = requests.ready().await.unwrap();
+        let (answer, _) = requests.send_request(http::Request::new(()), true).unwrap();
+        asked.send(()).unwrap();
+        let error = answer.await.unwrap_err();
+        assert!(error.is_go_away(), "{error:?}");
+        assert_eq!(error.reason(), Some(h2::Reason::NO_ERROR));
+        assert_read(&error, Class::Unavailable, "h2");
+        server.abort();
+        connection.abort();
     }
 
     #[tokio::test]
@@ -460,45 +518,6 @@ async fn a_certificate_that_nobody_signed_is_unavailable() {
     let (client_side, server_side) = tokio::join!(connected, accepted);
     assert_read(&client_side.unwrap_err(), Class::Unavailable, "rustls");
     assert_read(&server_side.unwrap_err(), Class::Unavailable, "rustls");
-}
-
-#[cfg(feature = "tonic")]
-mod tonic_014 {
-    use super::*;
-    use tonic::{Code, Status};
-
-    #[test]
-    fn a_status_is_read_by_its_code() {
-        for (code, class) in [
-            (Code::Unauthenticated, Class::Authentication),
-            (Code::PermissionDenied, Class::Authorization),
-            (Code::ResourceExhausted, Class::RateLimited),
-            (Code::DeadlineExceeded, Class::Timeout),
-            (Code::Cancelled, Class::Cancelled),
-            (Code::Unavailable, Class::Unavailable),
-        ] {
-            assert_read(&from_the_wire(code, "401 Unauthorized"), class, "tonic");
-        }
-        assert_unread(&from_the_wire(Code::NotFound, "no such thing"));
-    }
-
-    #[test]
-    fn tonics_own_time_out_is_one_though_its_code_says_cancelled() {
-        assert_read(&from_the_wire(Code::Cancelled, "Timeout expired"), Class::Timeout, "tonic");
-    }
-
-    #[test]
-    fn what_is_under_a_status_that_says_nothing_is_seen() {
-        let error = Status::from_error(io::Error::from(io::ErrorKind::TimedOut).into());
-        assert_read(&error, Class::Timeout, "io");
-    }
-
-    fn from_the_wire(code: Code, message: &str) -> Status {
-        let mut headers = http::HeaderMap::new();
-        headers.insert("grpc-status", (code as i32).into());
-        headers.insert("grpc-message", message.replace(' ', "%20").parse().unwrap());
-        Status::from_header_map(&headers).expect("a status")
-    }
 }
 
 #[cfg(feature = "tower")]
@@ -560,35 +579,58 @@ mod oauth2_5 {
 
     #[cfg(feature = "reqwest")]
     #[tokio::test]
-    async fn reqwests_error_is_seen_in_its_box() {
-        let refused = reqwest::Client::new().get(format!("http://{}/", dead_port().await)).send().await.unwrap_err();
-        let error: RequestTokenError<_, BasicErrorResponse> =
-            RequestTokenError::Request(HttpClientError::<reqwest::Error>::Reqwest(Box::new(refused)));
-        assert_read(&error, Class::Unavailable, "reqwest");
+    async fn what_reqwest_says_of_a_token_endpoint_is_seen_through_it() {
+        assert_read_through_it!(reqwest, "reqwest");
     }
 
-    #[cfg(feature = "reqwest")]
+    #[cfg(feature = "reqwest-012")]
     #[tokio::test]
-    async fn a_token_endpoint_that_reqwest_cannot_reach_is_seen_through_it() {
-        let address = dead_port().await;
-        let client = BasicClient::new(ClientId::new("client".to_owned()))
-            .set_token_uri(TokenUrl::new(format!("http://{address}/token")).unwrap());
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let transport = |request: HttpRequest| {
-            let sent = reqwest::Request::try_from(request).map(|request| http.execute(request));
-            async move {
-                let answer = sent?.await?;
-                let status = answer.status();
-                let mut answer = HttpResponse::new(answer.bytes().await?.to_vec());
-                *answer.status_mut() = status;
-                Ok::<_, reqwest::Error>(answer)
-            }
-        };
-        let token = RefreshToken::new("token".to_owned());
-        let error = client.exchange_refresh_token(&token).request_async(&transport).await.unwrap_err();
-        assert_read(&error, Class::Unavailable, "reqwest");
-        assert!(STANDARD.classify(&error).is_of_token_path());
+    async fn what_reqwest_012_says_of_a_token_endpoint_is_seen_through_it() {
+        assert_read_through_it!(reqwest012, "reqwest-012");
     }
+
+    /// Oauth2's error has the transport's as a parameter: it is a type of its own for each version, boxed or not.
+    #[cfg(any(feature = "reqwest", feature = "reqwest-012"))]
+    macro_rules! assert_read_through_it {
+        ($reqwest:ident, $rule:literal) => {
+            let client = |address: SocketAddr| {
+                BasicClient::new(ClientId::new("client".to_owned()))
+                    .set_token_uri(TokenUrl::new(format!("http://{address}/token")).unwrap())
+            };
+            let http = $reqwest::Client::builder().no_proxy().build().unwrap();
+            let plain = |request: HttpRequest| {
+                let sent = $reqwest::Request::try_from(request).map(|request| http.execute(request));
+                async move {
+                    let answer = sent?.await?;
+                    let status = answer.status();
+                    let mut answer = HttpResponse::new(answer.bytes().await?.to_vec());
+                    *answer.status_mut() = status;
+                    Ok::<_, $reqwest::Error>(answer)
+                }
+            };
+            let boxed = |request: HttpRequest| {
+                let answer = plain(request);
+                async move { answer.await.map_err(|error| HttpClientError::Reqwest(Box::new(error))) }
+            };
+            let token = RefreshToken::new("token".to_owned());
+
+            let nobody = client(dead_port().await);
+            let error = nobody.exchange_refresh_token(&token).request_async(&plain).await.unwrap_err();
+            assert_read(&error, Class::Unavailable, $rule);
+            assert!(STANDARD.classify(&error).is_of_token_path());
+            let error = nobody.exchange_refresh_token(&token).request_async(&boxed).await.unwrap_err();
+            assert_read(&error, Class::Unavailable, $rule);
+            assert!(STANDARD.classify(&error).is_of_token_path());
+
+            let revoked = client(serve(REVOKED).await);
+            let error = revoked.exchange_refresh_token(&token).request_async(&plain).await.unwrap_err();
+            assert_read(&error, Class::Authentication, "oauth2");
+            let error = revoked.exchange_refresh_token(&token).request_async(&boxed).await.unwrap_err();
+            assert_read(&error, Class::Authentication, "oauth2");
+        };
+    }
+    #[cfg(any(feature = "reqwest", feature = "reqwest-012"))]
+    use assert_read_through_it;
 
     async fn refresh(
         exchange: impl Fn() -> Result<HttpResponse, TransportError> + Sync,
@@ -724,3 +766,5 @@ static STANDARD: Classifier = Classifier::standard();
 const SECOND: Duration = Duration::from_secs(1);
 #[cfg(any(feature = "reqwest", feature = "reqwest-012"))]
 const UNAUTHORIZED: &str = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
+#[cfg(any(feature = "reqwest", feature = "reqwest-012"))]
+const REVOKED: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 25\r\n\r\n{\"error\":\"invalid_grant\"}";

@@ -2,7 +2,8 @@
 
 use super::{
     Class,
-    scan::{Index, Table},
+    anchors::Anchors,
+    scan::{Index, Table, head_of},
 };
 
 /// A row: words to find, and what they mean.
@@ -11,6 +12,8 @@ pub(super) struct Phrase {
     pub(super) name: &'static str,
     pub(super) says: Says,
     pub(super) origin: &'static str,
+    /// Where the word begins that the phrase is looked up by.
+    pub(super) head: usize,
 }
 
 /// What a phrase means.
@@ -24,8 +27,13 @@ pub(super) enum Says {
 }
 
 impl Phrase {
-    pub(super) fn of_host(phrase: &'static str, class: Class) -> Self {
-        Self { name: phrase, says: Says::Class(class), origin: "the host" }
+    pub(super) const fn of_host(phrase: &'static str, class: Class) -> Self {
+        row(phrase, Says::Class(class), "the host")
+    }
+
+    /// What stands before the word that the phrase is looked up by, and the phrase from there on.
+    pub(super) const fn split_lead(&self) -> (&[u8], &[u8]) {
+        self.name.as_bytes().split_at(self.head)
     }
 }
 
@@ -47,7 +55,7 @@ const CANCELLED: Says = Says::Class(Class::Cancelled);
 const UNAVAILABLE: Says = Says::Class(Class::Unavailable);
 
 const fn row(name: &'static str, says: Says, origin: &'static str) -> Phrase {
-    Phrase { name, says, origin }
+    Phrase { name, says, origin, head: head_of(name.as_bytes()) }
 }
 
 /// Every phrase we know, in no particular order: the [heaviest](super::Class) in a text wins, and of phrases that begin at
@@ -182,5 +190,8 @@ pub(super) static PHRASES: [Phrase; 113] = [
 ];
 
 /// The phrases, ready to be found.
-pub(super) static STANDARD: Table<'static> = INDEX.table(&PHRASES);
+pub(super) static STANDARD: Table<'static> = INDEX.table(&PHRASES, |text| ANCHORS.any_stands(&PHRASES, text));
 static INDEX: Index<[u16; PHRASES.len()]> = Index::of_table(&PHRASES);
+static ANCHORS: Anchors<{ PHRASES.len() }> = Anchors::of(&PHRASES);
+#[cfg(test)]
+pub(super) static ALL_LOOKED_AT: Table<'static> = INDEX.table(&PHRASES, |_| true);

@@ -1,4 +1,4 @@
-//! Finds phrases in a text: whole words, in one pass, without allocating.
+//! Finds phrases in a text: whole words, without allocating.
 
 use std::{
     error::Error,
@@ -10,6 +10,7 @@ use http::StatusCode;
 use super::{
     Class,
     phrases::{Phrase, Says},
+    words::{Heads, NO_ROW, is_letter, is_word},
 };
 
 /// Phrases, and the index that finds them.
@@ -17,6 +18,7 @@ pub(super) struct Table<'a> {
     phrases: &'a [Phrase],
     heads: &'a Heads,
     next: &'a [u16],
+    any_stands: fn(&[u8]) -> bool,
 }
 
 /// What a scan has found so far, and where it goes on.
@@ -39,22 +41,11 @@ impl<'a> Table<'a> {
     /// A phrase takes its words out of the text, so that the `timeout` in `504 gateway timeout` does not count as well.
     pub(super) fn scan(&self, text: &[u8], removed: &[&str]) -> Option<Hit> {
         let text = text.get(..WINDOW).unwrap_or(text);
-        let mut found = Found::default();
-        let mut inside = 0;
-        for base in (0..text.len()).step_by(64) {
-            let words = words(text, base);
-            // A word of fewer than three letters begins no phrase. What the block does not show counts as one more letter.
-            let mut starts = words & !(words << 1 | inside) & (words >> 1 | 1 << 63) & (words >> 2 | 3 << 62);
-            inside = words >> 63;
-            while starts != 0 {
-                let start = base + starts.trailing_zeros() as usize;
-                starts &= starts - 1;
-                let row = self.heads.first_row(text, start);
-                if row != NO_ROW && self.is_decided_at(text, start, row, removed, &mut found) {
-                    return found.best;
-                }
-            }
+        if !(self.any_stands)(text) {
+            return None;
         }
+        let mut found = Found::default();
+        self.heads.any(text, is_word, |start, row| self.is_decided_at(text, start, row, removed, &mut found));
         found.best
     }
 
@@ -78,7 +69,7 @@ impl<'a> Table<'a> {
         let mut longest: Option<(usize, Option<Hit>)> = None;
         while let Some(phrase) = self.phrases.get(usize::from(row)) {
             row = self.next.get(usize::from(row)).copied().unwrap_or(NO_ROW);
-            let Some(found) = phrase_at(phrase.name.as_bytes(), text, start) else {
+            let Some(found) = phrase_at(phrase, text, start) else {
                 continue;
             };
             if longest.is_some_and(|(end, _)| end >= found.end) || removed.contains(&phrase.name) {
@@ -104,7 +95,7 @@ impl Hit {
     }
 }
 
-/// Finds the phrases that can begin with the letters at hand. Rows that share a head are linked.
+/// Finds the phrases that can begin with the letters at hand.
 #[derive(Clone, Debug)]
 pub(super) struct Index<N> {
     heads: Heads,
@@ -112,24 +103,33 @@ pub(super) struct Index<N> {
 }
 
 impl<const N: usize> Index<[u16; N]> {
+    #[allow(clippy::indexing_slicing)] // a const fn has no `get` and no iterator
     pub(super) const fn of_table(phrases: &[Phrase; N]) -> Self {
+        let mut starts = [0; N];
+        let mut row = 0;
+        while row < N {
+            starts[row] = phrases[row].head;
+            row += 1;
+        }
         let mut next = [NO_ROW; N];
-        Self { heads: Heads::link(phrases, &mut next), next }
+        Self { heads: Heads::link(phrases, &starts, &mut next), next }
     }
 
-    pub(super) const fn table<'a>(&'a self, phrases: &'a [Phrase]) -> Table<'a> {
-        Table { phrases, heads: &self.heads, next: &self.next }
+    /// `any_stands` says of a text that one of the phrases stands in it: cheaper to know than which.
+    pub(super) const fn table<'a>(&'a self, phrases: &'a [Phrase], any_stands: fn(&[u8]) -> bool) -> Table<'a> {
+        Table { phrases, heads: &self.heads, next: &self.next, any_stands }
     }
 }
 
 impl Index<Vec<u16>> {
     pub(super) fn of(phrases: &[Phrase]) -> Self {
+        let starts: Vec<usize> = phrases.iter().map(|phrase| phrase.head).collect();
         let mut next = vec![NO_ROW; phrases.len()];
-        Self { heads: Heads::link(phrases, &mut next), next }
+        Self { heads: Heads::link(phrases, &starts, &mut next), next }
     }
 
     pub(super) fn table<'a>(&'a self, phrases: &'a [Phrase]) -> Table<'a> {
-        Table { phrases, heads: &self.heads, next: &self.next }
+        Table { phrases, heads: &self.heads, next: &self.next, any_stands: |_| true }
     }
 }
 
@@ -139,85 +139,16 @@ impl Default for Index<Vec<u16>> {
     }
 }
 
-/// By the first three letters of a phrase: its first row, and the fourth letters that can follow. That keeps nearly every
-/// word of an ordinary text from being compared at all. Both cases of a letter are one.
-#[derive(Clone, Debug)]
-struct Heads {
-    row: [u16; HEADS],
-    fourth: [u32; HEADS],
-}
-
-impl Heads {
-    #[allow(clippy::indexing_slicing)] // a const fn has no `get`; a head is below HEADS
-    const fn link(phrases: &[Phrase], next: &mut [u16]) -> Self {
-        let mut heads = Self { row: [NO_ROW; HEADS], fourth: [0; HEADS] };
-        let mut row = phrases.len();
-        while row > 0 {
-            row -= 1;
-            let (_, name) = split_lead(phrases[row].name.as_bytes());
-            let [a, b, c, ref rest @ ..] = *name else { continue };
-            let head = head(u32::from_le_bytes([a, b, c, 0]));
-            heads.fourth[head] |= match *rest {
-                [d, ..] if is_letter(d) => 1 << (d & 31),
-                _ => u32::MAX,
-            };
-            next[row] = heads.row[head];
-            heads.row[head] = row as u16;
-        }
-        heads
-    }
-
-    fn first_row(&self, text: &[u8], start: usize) -> u16 {
-        let rest = text.get(start..).unwrap_or_default();
-        let letters = match rest.first_chunk() {
-            Some(letters) => u32::from_le_bytes(*letters),
-            // Three letters at the text's very end: no fourth.
-            None => rest.iter().rev().fold(0, |letters, &letter| letters << 8 | u32::from(letter)),
-        };
-        let head = head(letters);
-        let fourths = self.fourth.get(head).copied().unwrap_or(0);
-        if fourths >> (letters >> 24 & 31) & 1 == 0 {
-            return NO_ROW;
-        }
-        self.row.get(head).copied().unwrap_or(NO_ROW)
-    }
-}
-
-/// By the lower three of four letters, in either case.
-const fn head(letters: u32) -> usize {
-    let three = letters << 8 | 0x2020_2000;
-    (three.wrapping_mul(0x9E37_79B1) >> (32 - HEADS.ilog2())) as usize
-}
-
-/// One bit for each of 64 bytes: whether it is part of a word. Written so that the compiler takes 16 bytes at a time.
-fn words(text: &[u8], base: usize) -> u64 {
-    let rest = text.get(base..).unwrap_or_default();
-    let mut padded = [b' '; 64];
-    let block = rest.first_chunk().unwrap_or_else(|| {
-        if let Some(start) = padded.get_mut(..rest.len()) {
-            start.copy_from_slice(rest);
-        }
-        &padded
-    });
-    let mut flags = [0; 64];
-    flags.iter_mut().zip(block).for_each(|(flag, byte)| *flag = u8::from(is_word(*byte)));
-    let (groups, _) = flags.as_chunks::<8>();
-    groups.iter().enumerate().fold(0, |bits, (index, group)| {
-        // Gathers the lowest bit of each of eight bytes in the top byte.
-        let gathered = u64::from_le_bytes(*group).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-        bits | gathered << (8 * index)
-    })
-}
-
-struct Standing {
+/// A phrase that stands somewhere.
+pub(super) struct Standing {
     end: usize,
-    number: Option<StatusCode>,
+    pub(super) number: Option<StatusCode>,
 }
 
 /// Whether the phrase stands here, as whole words with a [joint](after_joint) between them. `nnn` in a phrase is any HTTP
 /// status; a capital letter is found as a capital only.
-fn phrase_at(phrase: &[u8], text: &[u8], start: usize) -> Option<Standing> {
-    let (lead, mut phrase) = split_lead(phrase);
+pub(super) fn phrase_at(phrase: &Phrase, text: &[u8], start: usize) -> Option<Standing> {
+    let (lead, mut phrase) = phrase.split_lead();
     let mut number = None;
     let mut at = start;
     while let [letter, rest @ ..] = phrase {
@@ -240,15 +171,16 @@ fn phrase_at(phrase: &[u8], text: &[u8], start: usize) -> Option<Standing> {
     (ends && follows(lead, text, start)).then_some(Standing { end: at, number })
 }
 
-/// A phrase is looked up by its first word that a scan stops at and that is not in every other text.
+/// Where the first word of a phrase begins that a scan stops at and that is not in every other text. The phrase is looked up
+/// by that word.
 #[allow(clippy::indexing_slicing)] // a const fn has no `get` and no iterator
-const fn split_lead(phrase: &[u8]) -> (&[u8], &[u8]) {
+pub(super) const fn head_of(phrase: &[u8]) -> usize {
     let mut lead = 0;
     while lead < LEADS.len() {
-        if let Some((start, rest)) = phrase.split_at_checked(LEADS[lead].len())
+        if let Some((start, _)) = phrase.split_at_checked(LEADS[lead].len())
             && start.eq_ignore_ascii_case(LEADS[lead])
         {
-            return (start, rest);
+            return start.len();
         }
         lead += 1;
     }
@@ -263,7 +195,7 @@ const fn split_lead(phrase: &[u8]) -> (&[u8], &[u8]) {
         }
     }
     // Without a word of three letters the rest is too short for a head, and the phrase is never found.
-    phrase.split_at(head)
+    head
 }
 
 /// Whether these words, with single spaces, end where the rest of the phrase starts. A capital letter is found as a capital
@@ -338,17 +270,5 @@ impl fmt::Write for Shown {
     }
 }
 
-/// Part of a word, seen from outside it. `--timeout` and `timeout_ms` are names of things, not words.
-const fn is_word(byte: u8) -> bool {
-    is_letter(byte) | (byte == b'-')
-}
-
-/// Part of a word of a phrase.
-const fn is_letter(byte: u8) -> bool {
-    ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10) | (byte == b'_') | (byte >= 0x80)
-}
-
 const LEADS: [&[u8]; 4] = [b"no-", b"not-", b"backend-", b"caller-does-not-"];
 const WINDOW: usize = 4096;
-const HEADS: usize = 2048;
-const NO_ROW: u16 = u16::MAX;
