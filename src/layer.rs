@@ -23,13 +23,13 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::settings::Settings;
 pub use self::{
     error::LayerError,
     future::ResponseFuture,
     message::{RequestMessage, ResponseMessage},
     replay::{Drain, Replay, ReplayIdempotentOnce, ReplayOnce, ReplayWith, SendOnce},
 };
+use self::{future::Exchange, settings::Settings};
 use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 
 /// Attaches the current token to each request for its origin, and deals with the refusals.
@@ -360,7 +360,11 @@ where
             return ResponseFuture::untouched(settings, replay, ready, request);
         };
         match settings.tokens.servable() {
-            Some(token) => ResponseFuture::sending(settings, replay, destination, ready, request, token),
+            Some(token) => {
+                let mut exchange = Exchange::new(settings, replay, destination);
+                let copy = exchange.attach(&mut request, token);
+                ResponseFuture::sending(exchange.send(ready, request, copy), exchange)
+            }
             None => {
                 // What is ready is given back: while this request waits, others may need it to get on.
                 drop(ready);

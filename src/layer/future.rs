@@ -72,7 +72,7 @@ enum Until<Res, D> {
 type Waiting = Pin<Box<dyn Future<Output = Result<AccessToken, AuthError>> + Send>>;
 
 /// What accompanies a request, whatever it waits for.
-struct Exchange<P, Spare> {
+pub(super) struct Exchange<P, Spare> {
     settings: Arc<Settings>,
     replay: P,
     /// The token that the request carries; none where it carries none of ours.
@@ -98,16 +98,7 @@ where
         Self { state: State::Sending { response }, exchange: Exchange::new(settings, replay, Destination::Unnamed) }
     }
 
-    pub(super) fn sending(
-        settings: Arc<Settings>,
-        replay: P,
-        destination: Destination,
-        ready: S,
-        request: Req,
-        token: AccessToken,
-    ) -> Self {
-        let mut exchange = Exchange::new(settings, replay, destination);
-        let response = exchange.send(ready, request, token);
+    pub(super) const fn sending(response: S::Future, exchange: Exchange<P, P::Spare<S>>) -> Self {
         Self { state: State::Sending { response }, exchange }
     }
 
@@ -152,8 +143,9 @@ where
                     match (over, pause.take()) {
                         (ControlFlow::Break(result), _) => return Poll::Ready(result),
                         (ControlFlow::Continue(token), Some(pause)) => {
-                            let Pause { service, request, until: _ } = *pause;
-                            State::Sending { response: this.exchange.send(service, request, token) }
+                            let Pause { service, mut request, until: _ } = *pause;
+                            let copy = this.exchange.attach(&mut request, token);
+                            State::Sending { response: this.exchange.send(service, request, copy) }
                         }
                         (ControlFlow::Continue(_), None) => unreachable!(),
                     }
@@ -199,21 +191,31 @@ where
 }
 
 impl<P, Spare> Exchange<P, Spare> {
-    const fn new(settings: Arc<Settings>, replay: P, destination: Destination) -> Self {
+    pub(super) const fn new(settings: Arc<Settings>, replay: P, destination: Destination) -> Self {
         Self { settings, replay, token: None, destination, spare: None, renewed: false, settled: false }
     }
 
-    fn send<S, Req>(&mut self, mut ready: S, mut request: Req, token: AccessToken) -> S::Future
+    /// Attaches the token, and keeps a copy that holds none if the request may be sent again.
+    #[inline]
+    pub(super) fn attach<Req, Res>(&mut self, request: &mut Req, token: AccessToken) -> Option<P::Copy>
     where
-        S: Service<Req>,
         Req: RequestMessage,
-        P: Replay<Req, S::Response, Spare<S> = Spare>,
+        P: Replay<Req, Res>,
     {
         let may_be_resent = !(self.renewed && self.settled);
-        // Before the token is attached, so that the copy holds none.
-        let copy = if may_be_resent { self.replay.copy(&request) } else { None };
-        self.settings.attach(&mut request, &token);
+        let copy = if may_be_resent { self.replay.copy(request) } else { None };
+        self.settings.attach(request, &token);
         self.token = Some(token);
+        copy
+    }
+
+    /// Apart from [`attach`](Self::attach), and inlined: moving a request once more costs as much as attaching to it.
+    #[inline]
+    pub(super) fn send<S, Req>(&mut self, mut ready: S, request: Req, copy: Option<P::Copy>) -> S::Future
+    where
+        S: Service<Req>,
+        P: Replay<Req, S::Response, Spare<S> = Spare>,
+    {
         let response = ready.call(request);
         self.spare = copy.map(|copy| P::keep(copy, ready));
         response
