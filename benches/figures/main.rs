@@ -6,8 +6,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is its work")]
 #![allow(clippy::disallowed_methods, reason = "a stopwatch reads the clock")]
 
+mod classify;
+mod counted;
+mod herd;
+mod idle;
 mod layer;
 mod measure;
+mod outage;
 mod token;
 
 use std::{
@@ -40,4 +45,11 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 
 type Situation = fn(&mut Table);
 
-const SITUATIONS: &[(&str, Situation)] = &[("token", token::measure), ("layer", layer::measure)];
+const SITUATIONS: &[(&str, Situation)] = &[
+    ("token", token::measure),
+    ("layer", layer::measure),
+    ("classify", classify::measure),
+    ("herd", herd::measure),
+    ("outage", outage::measure),
+    ("idle", idle::measure),
+];

@@ -5,54 +5,57 @@
 
 use std::{error::Error, fmt, hint::black_box, io};
 
-use divan::{Bencher, counter::BytesCount};
 use steadfast::classify::Classifier;
 
-fn main() {
-    divan::main();
+use crate::measure::Table;
+
+pub(crate) fn measure(table: &mut Table) {
+    let plain = io::Error::from(io::ErrorKind::ConnectionRefused);
+    typed(table, "an error known by its type", "≤ 60 ns", &plain);
+    let wrapped = Wrapped(Box::new(Wrapped(Box::new(Wrapped(Box::new(io::Error::from(io::ErrorKind::TimedOut)))))));
+    typed(table, "the same under three errors that are not", "", &wrapped);
+    for (len, target) in [(40, 1.0), (400, 1.0), (16 * 1024, 0.5)] {
+        miss(table, &format!("text of {len} B that means nothing"), target, &prose(len));
+    }
+    for Real { name, text } in REAL {
+        miss(table, &format!("{name} of {} B that means nothing", text.len()), 1.0, text);
+    }
+    for len in [40, 400] {
+        let text = prose(len - 17) + " 401 unauthorized";
+        texts(table, &format!("text of {len} B, `401 unauthorized` at its end"), f64::NAN, &text);
+    }
 }
 
-#[divan::bench(sample_size = 1000)]
-fn typed_hit(bencher: Bencher<'_, '_>) {
-    let error = io::Error::from(io::ErrorKind::ConnectionRefused);
-    bencher.bench_local(|| CLASSIFIER.classify(black_box(&error)));
+fn typed(table: &mut Table, what: &str, target: &str, error: &(dyn Error + 'static)) {
+    table.absolute(what, target, 20_000, |times| {
+        (0..times).for_each(|_| {
+            black_box(CLASSIFIER.classify(black_box(error)));
+        });
+    });
 }
 
-#[divan::bench(sample_size = 1000)]
-fn typed_hit_under_three_wrappers(bencher: Bencher<'_, '_>) {
-    let error = Wrapped(Box::new(Wrapped(Box::new(Wrapped(Box::new(io::Error::from(io::ErrorKind::TimedOut)))))));
-    bencher.bench_local(|| CLASSIFIER.classify(black_box(&error)));
+fn miss(table: &mut Table, what: &str, target: f64, text: &str) {
+    assert_eq!(CLASSIFIER.classify_text(text).rule(), "unrecognised");
+    assert!(!contains_one_of_13(text));
+    texts(table, what, target, text);
 }
 
-#[divan::bench(sample_size = 200, args = [40, 400, 4096, 16 * 1024])]
-fn text_miss(bencher: Bencher<'_, '_>, len: usize) {
-    let text = prose(len);
-    bencher.counter(BytesCount::of_str(&text)).bench_local(|| CLASSIFIER.classify_text(black_box(&text)));
-}
-
-#[divan::bench(sample_size = 200, args = [40, 400, 4096, 16 * 1024])]
-fn text_miss_by_lower_casing(bencher: Bencher<'_, '_>, len: usize) {
-    let text = prose(len);
-    bencher.counter(BytesCount::of_str(&text)).bench_local(|| contains_one_of_13(black_box(&text)));
-}
-
-/// A phrase at the very end: the dearest hit.
-#[divan::bench(sample_size = 200, args = [40, 400, 4000])]
-fn text_hit(bencher: Bencher<'_, '_>, len: usize) {
-    let text = prose(len - 17) + " 401 unauthorized";
-    bencher.counter(BytesCount::of_str(&text)).bench_local(|| CLASSIFIER.classify_text(black_box(&text)));
-}
-
-#[divan::bench(sample_size = 200, args = REAL)]
-fn real_text_miss(bencher: Bencher<'_, '_>, real: &Real) {
-    assert_eq!(CLASSIFIER.classify_text(real.text).rule(), "unrecognised");
-    bencher.counter(BytesCount::of_str(real.text)).bench_local(|| CLASSIFIER.classify_text(black_box(real.text)));
-}
-
-#[divan::bench(sample_size = 200, args = REAL)]
-fn real_text_miss_by_lower_casing(bencher: Bencher<'_, '_>, real: &Real) {
-    assert!(!contains_one_of_13(real.text));
-    bencher.counter(BytesCount::of_str(real.text)).bench_local(|| contains_one_of_13(black_box(real.text)));
+fn texts(table: &mut Table, what: &str, target: f64, text: &str) {
+    table.compare(
+        &format!("{what} (floor: lower-casing and 13 `contains`)"),
+        target,
+        500,
+        |times| {
+            (0..times).for_each(|_| {
+                black_box(contains_one_of_13(black_box(text)));
+            })
+        },
+        |times| {
+            (0..times).for_each(|_| {
+                black_box(CLASSIFIER.classify_text(black_box(text)));
+            })
+        },
+    );
 }
 
 fn contains_one_of_13(text: &str) -> bool {
@@ -68,12 +71,6 @@ fn prose(len: usize) -> String {
 struct Real {
     name: &'static str,
     text: &'static str,
-}
-
-impl fmt::Display for Real {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} B)", self.name, self.text.len())
-    }
 }
 
 #[derive(Debug)]
