@@ -94,19 +94,24 @@ use std::{
 
 use async_trait::async_trait;
 use secrecy::SecretString;
+use tokio::task::JoinError;
 
 mod grant;
 pub use grant::Grant;
 
+mod memory;
 mod transaction;
 mod trouble;
 mod unsaved;
 
-use self::unsaved::Memory;
+use self::{
+    memory::Memory,
+    unsaved::{PUT_TTL, Put},
+};
 use crate::{
     BoxError, IssueRequest, IssuedToken, TokenSource,
     monitor::clock::Clock,
-    store::{Content, GrantStore, Identity, Record, StoreError, StoredGrant},
+    store::{GrantStore, Identity, StoreError},
 };
 
 /// A login that many processes share: a [`TokenSource`] over a [`Grant`] and a [`GrantStore`]. See the
@@ -138,8 +143,7 @@ impl SharedLogin {
     /// # Errors
     /// Whatever the store has against it. What cannot be read is not replaced; remove it first.
     pub async fn sign_in(&self) -> Result<(), StoreError> {
-        let login = &self.0;
-        self.put(login.begin(), |_| true).await
+        self.put(Put::SignIn).await
     }
 
     /// Puts the login as this process last knew it back into a store that has lost it, and only there.
@@ -150,8 +154,7 @@ impl SharedLogin {
     /// # Errors
     /// [`StoreError::Stale`] if the store holds a login; [`StoreError::Gone`] if this process has never seen one.
     pub async fn restore(&self) -> Result<(), StoreError> {
-        let last = self.0.memory.lock().await.newest().cloned();
-        self.put(last.ok_or(StoreError::Gone)?, |stored| stored.is_none()).await
+        self.put(Put::Restore).await
     }
 
     /// How this process came by its tokens so far.
@@ -161,24 +164,16 @@ impl SharedLogin {
         Tally { exchanged: exchanged.load(Ordering::Relaxed), adopted: adopted.load(Ordering::Relaxed) }
     }
 
-    async fn put(&self, grant: StoredGrant, over: impl Fn(Option<&Record>) -> bool) -> Result<(), StoreError> {
-        let login = &self.0;
-        let mut memory = login.memory.lock().await;
-        // The lease that an unsaved pair is waiting under is ours.
-        let lease = match memory.unsaved.as_mut().and_then(|unsaved| unsaved.lease.take()) {
-            Some(lease) => lease,
-            None => login.lease_patiently(SIGN_IN_TTL).await?,
-        };
-        let stored = login.timed(login.store.load()).await?;
-        if !over(stored.as_ref()) {
-            return Err(StoreError::Stale);
-        }
-        let record = Record::after(stored.map(|stored| stored.revision()), Content::Grant(grant.clone()));
-        login.timed(login.store.commit(&lease, &record)).await?;
-        memory.unsaved = None;
-        memory.seen(record.revision(), Some(grant));
-        login.release(lease).await;
-        Ok(())
+    async fn put(&self, put: Put) -> Result<(), StoreError> {
+        let login = Arc::clone(&self.0);
+        in_a_task_of_its_own(async move {
+            let mut memory = login.session().await;
+            let outcome = login.put(&mut memory, put).await;
+            login.end(memory, PUT_TTL).await;
+            outcome
+        })
+        .await
+        .unwrap_or_else(|error| Err(StoreError::unavailable(error)))
     }
 }
 
@@ -186,16 +181,7 @@ impl SharedLogin {
 impl TokenSource for SharedLogin {
     async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError> {
         let (login, request) = (Arc::clone(&self.0), request.clone());
-        // In a task of its own: whoever ends this attempt, at its time limit for instance, must not cut the way from the
-        // server's answer to the store.
-        let transaction = tokio::spawn(async move { login.issue(&request).await });
-        let issued = match transaction.await {
-            Ok(issued) => issued?,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => return Err(error.into()),
-            },
-        };
+        let issued = in_a_task_of_its_own(async move { login.issue(&request).await }).await??;
         *self.0.handed() = Some(issued.expose_secret().into());
         Ok(issued)
     }
@@ -297,6 +283,20 @@ impl Login {
     }
 }
 
+/// Whoever ends the wait, at an attempt's time limit for instance, must not cut the way from the server's answer to the
+/// store.
+async fn in_a_task_of_its_own<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, JoinError> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => Ok(outcome),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(error),
+        },
+    }
+}
+
 #[derive(Default)]
 struct Counts {
     exchanged: AtomicU64,
@@ -306,4 +306,3 @@ struct Counts {
 const LEASE_WAIT: Duration = Duration::from_secs(5);
 /// For what the store itself takes, on top of the wait and the exchange.
 const STORE_TIME: Duration = Duration::from_secs(10);
-const SIGN_IN_TTL: Duration = Duration::from_secs(15);
