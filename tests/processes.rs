@@ -113,7 +113,10 @@ async fn a_process_that_is_stopped_keeps_the_lock_of_a_file_and_finishes_when_it
     let other = SharedLogin::builder(grant, FileStore::new(&path)).account("alice");
     let other = other.lease_wait(Duration::from_millis(200)).build();
     let error = other.issue(&IssueRequest::new(IssueReason::Ahead)).await.unwrap_err();
-    assert!(error.downcast_ref::<IssueError>().unwrap().is_busy(), "no time ends its lease, so nobody spends the token");
+    assert!(
+        error.downcast_ref::<IssueError>().unwrap().is_busy(),
+        "no time ends its lease, so nobody spends the token"
+    );
     assert_eq!(idp.calls(), 1);
 
     signal(pid, "CONT");
@@ -237,7 +240,8 @@ mod redis {
         let refresh_token = idp.login();
         idp.then(Answer::success().after(Duration::from_millis(300)));
         let (url, calls) = (server.url(), idp.calls());
-        let stalled = worker(&idp, "redis", &url, &refresh_token, "1").env("STEADFAST_LEASE_MS", "500").spawn().unwrap();
+        let stalled =
+            worker(&idp, "redis", &url, &refresh_token, "1").env("STEADFAST_LEASE_MS", "500").spawn().unwrap();
         idp.called(calls + 1).await;
         let pid = stalled.id().unwrap();
         signal(pid, "STOP");
