@@ -11,10 +11,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use secrecy::SecretString;
 use steadfast::{
     BoxError, IssueError, IssueReason, IssueRequest, IssuedToken, TokenSource, Verdict,
-    rotation::SharedLogin,
-    store::{Content, StoreError},
+    oauth::Exchanged,
+    rotation::{Grant, SharedLogin},
+    store::{Content, GrantStore, MemoryStore, StoreError},
 };
 use tokio::time::{sleep, timeout};
 
@@ -395,6 +397,99 @@ async fn what_is_wrong_with_the_login_is_told_though_the_store_cannot_be_written
         shelf.now(trouble);
         assert_eq!(word(&attempt(&login).await), told, "{trouble:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_an_exchange_keeps_no_lease() {
+    struct Panics;
+
+    #[async_trait::async_trait]
+    impl Grant for Panics {
+        fn issuer(&self) -> String {
+            String::new()
+        }
+
+        fn client_id(&self) -> String {
+            String::new()
+        }
+
+        fn refresh_token(&self) -> Option<SecretString> {
+            Some("rt-1".into())
+        }
+
+        async fn exchange(&self, _: Option<&SecretString>, _: &IssueRequest) -> Exchanged {
+            panic!("on purpose");
+        }
+    }
+
+    let store = MemoryStore::new();
+    let login = SharedLogin::builder(Panics, store.clone()).build();
+    assert!(tokio::spawn(async move { attempt(&login).await.is_ok() }).await.unwrap_err().is_panic());
+    store.lease(Duration::from_secs(35)).await.unwrap();
+}
+
+#[test]
+fn a_runtime_that_ends_in_mid_exchange_keeps_no_lease() {
+    let shelf = Shelf::new();
+    let login = login(&shelf);
+    shelf.strike(Step::Exchange, Trouble::Hangs);
+    for _ in 0..2 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let outcome = runtime.block_on(async { timeout(Duration::from_secs(1), attempt(&login)).await.is_ok() });
+        assert!(!outcome && shelf.is_leased());
+        drop(runtime);
+        assert!(!shelf.is_leased());
+    }
+}
+
+#[test]
+fn an_unsaved_pair_outlives_the_runtime_in_which_it_was_received() {
+    let shelf = Shelf::new();
+    let login = login(&shelf);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    shelf.strike(Step::Commit, Trouble::Down);
+    runtime().block_on(async {
+        assert_eq!(word(&attempt(&login).await), "unsaved");
+    });
+    runtime().block_on(async {
+        assert_eq!(word(&attempt(&login).await), "unsaved");
+        shelf.mend();
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(shelf.stored(), shelf.newest(), "tried again in the background of the runtime that is there");
+    });
+}
+
+/// A server that gives the same refresh token with each answer, and a user who has signed in once more with it.
+#[tokio::test(start_paused = true)]
+async fn where_refresh_tokens_are_not_rotated_an_earlier_state_is_as_good() {
+    struct Steady;
+
+    #[async_trait::async_trait]
+    impl Grant for Steady {
+        fn issuer(&self) -> String {
+            String::new()
+        }
+
+        fn client_id(&self) -> String {
+            String::new()
+        }
+
+        fn refresh_token(&self) -> Option<SecretString> {
+            Some("rt-1".into())
+        }
+
+        async fn exchange(&self, _: Option<&SecretString>, _: &IssueRequest) -> Exchanged {
+            Exchanged { issued: Ok(IssuedToken::bearer("at")), refresh_token: None }
+        }
+    }
+
+    let store = MemoryStore::new();
+    let [one, other] = [(); 2].map(|()| SharedLogin::builder(Steady, store.clone()).build());
+    for _ in 0..3 {
+        assert_eq!(word(&attempt(&one).await), "token");
+    }
+    other.sign_in().await.unwrap();
+    assert_eq!(word(&attempt(&one).await), "token");
 }
 
 #[tokio::test(start_paused = true)]

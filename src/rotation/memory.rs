@@ -1,5 +1,7 @@
 //! What a process knows of its login besides what is stored, and what a stored record means in view of that. No I/O.
 
+use tokio::task::JoinHandle;
+
 use super::transaction::Basis;
 use crate::store::{Content, Fingerprint, Identity, Lease, Record, Revision, StoreError, StoredGrant};
 
@@ -11,8 +13,8 @@ pub(super) struct Memory {
     /// Ours, for the length of a transaction, and for as long as a pair is unsaved: while it is held, nobody spends the stored
     /// refresh token a second time.
     pub(super) lease: Option<Lease>,
-    /// The task that saves what is unsaved is at work.
-    pub(super) saving: bool,
+    /// Saves what is unsaved. Ends with its runtime, like any task; the next transaction then starts another.
+    pub(super) saver: Option<JoinHandle<()>>,
 }
 
 /// The newest pair, or the note that it was rejected. Nobody else has it.
@@ -52,7 +54,10 @@ impl Memory {
             return standing;
         }
         match &self.known {
-            Some(known) if stored.is_before(known) => Standing::Lost(StoreError::RolledBack),
+            // Where refresh tokens are not rotated, an older one is as good.
+            Some(known) if stored.is_before(known) && refresh_token(stored) != refresh_token(known) => {
+                Standing::Lost(StoreError::RolledBack)
+            }
             Some(_) | None => Standing::Counts,
         }
     }
@@ -122,6 +127,10 @@ fn grant(record: &Record) -> Option<&StoredGrant> {
         Content::Grant(grant) => Some(grant),
         Content::Tombstone(_) => None,
     }
+}
+
+fn refresh_token(record: &Record) -> Option<Fingerprint> {
+    grant(record).and_then(StoredGrant::fingerprint)
 }
 
 /// A login of a kind that an exchange uses up. Others can begin anew at any time.

@@ -62,11 +62,11 @@ impl Login {
     /// Saves in a task of its own, which ends when nothing is unsaved any more, or when the login has had no owner for
     /// [`ORPHANED`].
     pub(super) fn save_in_background(self: &Arc<Self>, memory: &mut Memory, ttl: Duration) {
-        if std::mem::replace(&mut memory.saving, true) {
+        if memory.saver.as_ref().is_some_and(|saver| !saver.is_finished()) {
             return;
         }
         let login = Arc::clone(self);
-        tokio::spawn(async move {
+        memory.saver = Some(tokio::spawn(async move {
             let mut orphaned = Duration::ZERO;
             for wait in Doubling::new(FIRST_WAIT, LONGEST_WAIT.min(ttl / 3)) {
                 sleep(wait).await;
@@ -81,10 +81,10 @@ impl Login {
                 } else if saved.is_err() {
                     continue;
                 }
-                memory.saving = false;
+                memory.saver = None;
                 return;
             }
-        });
+        }));
     }
 
     /// What is unsaved stays so until what is put is stored.
