@@ -1,5 +1,7 @@
 //! What a process knows of its login besides what is stored, and what a stored record means in view of that. No I/O.
 
+use std::collections::VecDeque;
+
 use tokio::task::JoinHandle;
 
 use super::transaction::Basis;
@@ -10,6 +12,11 @@ pub(super) struct Memory {
     /// The newest state that this process has seen in the store, or has put there.
     pub(super) known: Option<Record>,
     pub(super) unsaved: Option<Unsaved>,
+    /// The refresh tokens that exchanges of this process have used up. They are never sent again, wherever they turn up, and
+    /// what holds one of them is worth nothing.
+    spent: VecDeque<Fingerprint>,
+    /// States from before what is known.
+    replaced: VecDeque<Revision>,
     /// Ours, for the length of a transaction, and for as long as a pair is unsaved: while it is held, nobody spends the stored
     /// refresh token a second time.
     pub(super) lease: Option<Lease>,
@@ -22,9 +29,8 @@ pub(super) struct Memory {
 pub(super) struct Unsaved {
     /// As it is to be committed.
     pub(super) record: Record,
-    /// The refresh tokens that were spent on the way to it. Whatever holds one of them may be replaced; whatever holds
-    /// another is somebody else's.
-    spent: Vec<Fingerprint>,
+    /// The refresh token that it holds, or condemns.
+    of: Option<Fingerprint>,
 }
 
 /// What a stored record means to a process with this memory.
@@ -50,12 +56,15 @@ impl Memory {
         if stored.identity() != identity {
             return Standing::Lost(StoreError::Foreign);
         }
-        if let Some(standing) = self.unsaved.as_ref().and_then(|unsaved| unsaved.weigh(stored)) {
+        let is_spent = refresh_token(stored).is_some_and(|token| self.spent.contains(&token));
+        if let Some(standing) = self.unsaved.as_ref().and_then(|unsaved| unsaved.weigh(stored, is_spent)) {
             return standing;
         }
+        let is_older = |known| stored.is_before(known) || self.replaced.contains(&stored.revision());
         match &self.known {
-            // Where refresh tokens are not rotated, an older one is as good.
-            Some(known) if stored.is_before(known) && refresh_token(stored) != refresh_token(known) => {
+            _ if is_spent => Standing::Lost(StoreError::RolledBack),
+            // Where refresh tokens are not rotated, an older state is as good.
+            Some(known) if is_older(known) && refresh_token(stored) != refresh_token(known) => {
                 Standing::Lost(StoreError::RolledBack)
             }
             Some(_) | None => Standing::Counts,
@@ -64,7 +73,18 @@ impl Memory {
 
     /// What is stored now, and nothing is unsaved any more.
     pub(super) fn settle(&mut self, stored: Record) {
+        if let Some(before) = self.known.take().filter(|known| known.revision() != stored.revision()) {
+            self.distrust(before.revision());
+        }
         (self.known, self.unsaved) = (Some(stored), None);
+    }
+
+    /// This is not the newest state, wherever it turns up again.
+    pub(super) fn distrust(&mut self, older: Revision) {
+        if !self.replaced.contains(&older) {
+            self.replaced.truncate(REMEMBERED);
+            self.replaced.push_front(older);
+        }
     }
 
     /// What is unsaved is to take the place of this.
@@ -80,9 +100,23 @@ impl Memory {
 
     /// What came of an exchange, good or bad: from now on it counts, and the refresh token it was exchanged from does not.
     pub(super) fn owe(&mut self, from: &Basis, content: Content) {
-        let mut spent = self.unsaved.take().map(|unsaved| unsaved.spent).unwrap_or_default();
-        spent.extend(from.grant.fingerprint());
-        self.unsaved = Some(Unsaved { record: Record::after(from.base, content), spent });
+        let sent = from.grant.fingerprint();
+        let of = match &content {
+            Content::Grant(grant) => grant.fingerprint(),
+            Content::Tombstone(_) => sent.clone(),
+        };
+        if let Some(sent) = sent.filter(|sent| of.as_ref() != Some(sent)) {
+            self.spent.truncate(REMEMBERED);
+            self.spent.push_front(sent);
+        }
+        self.unsaved = Some(Unsaved { record: Record::after(from.base, content), of });
+    }
+
+    /// The host says that this counts, whatever was known of it.
+    pub(super) fn trust(&mut self, stored: Record) {
+        let token = refresh_token(&stored);
+        self.spent.retain(|spent| Some(spent) != token.as_ref());
+        self.settle(stored);
     }
 
     /// The newest pair this process has.
@@ -99,23 +133,16 @@ impl Memory {
 
 impl Unsaved {
     /// `None`: the record has nothing to do with this one.
-    fn weigh(&self, stored: &Record) -> Option<Standing> {
+    fn weigh(&self, stored: &Record, is_spent: bool) -> Option<Standing> {
         let replaceable = Standing::Open(Some(stored.revision()));
+        let is_earlier = stored.is_before(&self.record);
+        let is_about_ours = refresh_token(stored) == self.of;
         match (self.record.content(), stored.content()) {
-            (Content::Grant(ours), Content::Grant(theirs)) => {
-                let token = theirs.fingerprint()?;
-                if ours.fingerprint().as_ref() == Some(&token) && !stored.is_before(&self.record) {
-                    return Some(Standing::Saved);
-                }
-                self.spent.contains(&token).then_some(replaceable)
-            }
-            (Content::Tombstone(_), Content::Grant(theirs)) => {
-                self.spent.contains(&theirs.fingerprint()?).then_some(replaceable)
-            }
+            (Content::Grant(_), Content::Grant(_)) if is_about_ours && !is_earlier => Some(Standing::Saved),
+            (_, Content::Grant(_)) => (is_spent || is_about_ours).then_some(replaceable),
             // A tombstone holds no login: a good one takes its place, unless it is the very one that was condemned.
             (Content::Grant(_), Content::Tombstone(_)) => {
-                let is_about_ours = stored.is_of_the_sign_in_of(&self.record) && !stored.is_before(&self.record);
-                (!is_about_ours).then_some(replaceable)
+                (is_earlier || !stored.is_of_the_sign_in_of(&self.record)).then_some(replaceable)
             }
             (Content::Tombstone(_), Content::Tombstone(_)) => None,
         }
@@ -137,3 +164,6 @@ fn refresh_token(record: &Record) -> Option<Fingerprint> {
 fn is_spent_by_use(record: &Record) -> bool {
     grant(record).is_none_or(|grant| grant.refresh_token().is_some())
 }
+
+/// Whoever puts back a store takes one of its latest states; and it is a few kilobytes.
+const REMEMBERED: usize = 64;

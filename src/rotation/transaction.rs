@@ -174,7 +174,10 @@ impl Login {
                 }
                 memory.settle(stored);
             }
-            (Standing::Lost(error), _) => {
+            (Standing::Lost(error), stored) => {
+                if let (StoreError::RolledBack, Some(older)) = (&error, stored) {
+                    memory.distrust(older.revision());
+                }
                 // What is there is not ours to guard: somebody may want to sign in.
                 if matches!(error, StoreError::Gone | StoreError::Foreign) {
                     self.release(memory).await;

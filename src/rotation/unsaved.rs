@@ -108,7 +108,7 @@ impl Login {
         let record = Record::after(stored.as_ref().map(Record::revision), Content::Grant(grant));
         let lease = memory.lease.as_ref().ok_or(StoreError::LeaseLost)?;
         self.timed(self.store.commit(lease, &record)).await?;
-        memory.settle(record);
+        memory.trust(record);
         Ok(())
     }
 

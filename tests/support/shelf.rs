@@ -64,11 +64,14 @@ struct State {
     before: Option<Record>,
     latest_lease: u64,
     is_leased: bool,
+    /// The lease that another process keeps until it is mended.
+    others_lease: Option<u64>,
     is_corrupt: bool,
     plan: HashMap<Step, Trouble>,
     server: Server,
     /// What was stored when a commit of ours took its place, if we had not spent it.
     overwritten: Vec<String>,
+    is_pardoned: bool,
 }
 
 /// Rotates refresh tokens without grace. It remembers the reuse of one, and goes on, so that a table shows it.
@@ -111,10 +114,12 @@ impl Shelf {
             before: None,
             latest_lease: 0,
             is_leased: false,
+            others_lease: None,
             is_corrupt: false,
             plan: HashMap::new(),
             server,
             overwritten: Vec::new(),
+            is_pardoned: false,
         })))
     }
 
@@ -125,7 +130,7 @@ impl Shelf {
     /// Takes all trouble away. What it did to the store's contents stays.
     pub(crate) fn mend(&self) {
         let mut state = self.state();
-        if state.plan.values().any(|trouble| *trouble == Trouble::Busy) {
+        if state.others_lease == Some(state.latest_lease) {
             state.is_leased = false;
         }
         state.plan.clear();
@@ -139,6 +144,11 @@ impl Shelf {
 
     pub(crate) fn revoke(&self) {
         self.state().server.is_revoked = true;
+    }
+
+    /// What was stored before is stored again.
+    pub(crate) fn put_back(&self, record: Record) {
+        self.state().record = Some(record);
     }
 
     pub(crate) fn record(&self) -> Option<Record> {
@@ -174,9 +184,9 @@ impl Shelf {
         again.chain(state.overwritten.iter().map(|token| format!("{token} was written over"))).collect()
     }
 
-    /// What was written over so far was so at the host's word.
-    pub(crate) fn pardon(&self) {
-        self.state().overwritten.clear();
+    /// Whether commits that begin now are at the host's word, which may write over anything.
+    pub(crate) fn pardon(&self, is_pardoned: bool) {
+        self.state().is_pardoned = is_pardoned;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -210,7 +220,10 @@ impl State {
     fn befall(&mut self, trouble: Trouble) {
         match trouble {
             Trouble::Down | Trouble::Hangs | Trouble::Late => {}
-            Trouble::Busy => (self.latest_lease, self.is_leased) = (self.latest_lease + 1, true),
+            Trouble::Busy => {
+                (self.latest_lease, self.is_leased) = (self.latest_lease + 1, true);
+                self.others_lease = Some(self.latest_lease);
+            }
             Trouble::Lost => (self.latest_lease, self.is_leased) = (self.latest_lease + 1, false),
             Trouble::Stale => {
                 self.befall(Trouble::Lost);
@@ -243,7 +256,7 @@ impl State {
         self.before = self.record.replace(Record::after(replaced, content));
     }
 
-    fn commit(&mut self, number: Option<u64>, record: &Record) -> Result<(), StoreError> {
+    fn commit(&mut self, number: Option<u64>, record: &Record, is_pardoned: bool) -> Result<(), StoreError> {
         if number != Some(self.latest_lease) {
             return Err(StoreError::LeaseLost);
         }
@@ -255,7 +268,11 @@ impl State {
         }
         if let Some(replaced) = &self.record {
             let token = refresh_token(replaced);
-            if token != "dead" && !self.server.received.contains(&token) && refresh_token(record) != "dead" {
+            if !is_pardoned
+                && token != "dead"
+                && !self.server.received.contains(&token)
+                && refresh_token(record) != "dead"
+            {
                 self.overwritten.push(token);
             }
         }
@@ -316,17 +333,17 @@ impl GrantStore for Shelf {
 
     async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
         self.step(Step::Commit).await?;
-        let number = number(lease);
+        let (number, is_pardoned) = (number(lease), self.state().is_pardoned);
         let is_late = self.state().plan.get(&Step::Commit) == Some(&Trouble::Late);
         if is_late {
             let (shelf, record) = (self.clone(), record.clone());
             tokio::spawn(async move {
                 sleep(Duration::from_secs(7)).await;
-                let _ = shelf.state().commit(number, &record);
+                let _ = shelf.state().commit(number, &record, is_pardoned);
             });
             std::future::pending::<()>().await;
         }
-        self.state().commit(number, record)
+        self.state().commit(number, record, is_pardoned)
     }
 
     async fn release(&self, lease: Lease) -> Result<(), StoreError> {
