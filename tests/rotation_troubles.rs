@@ -215,7 +215,10 @@ async fn in_any_row_of_troubles_no_pair_is_lost_nothing_is_overwritten_and_no_to
         };
         if !is_settled(&shelf) {
             let restored = login.restore().await;
-            let was_condemned = story.iter().any(|word| word == "rejected");
+            // By another process, perhaps, and seen in the background.
+            let may_be_dead = story.iter().any(|word| word.ends_with(": Dead"));
+            let was_condemned = story.iter().any(|word| word == "rejected")
+                || (may_be_dead && matches!(restored, Err(StoreError::Gone)));
             if !was_condemned && !is_settled(&shelf) {
                 sins.push(format!("{} is lost: {restored:?}, {} is stored", shelf.newest(), shelf.stored()));
             }
