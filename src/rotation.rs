@@ -112,6 +112,7 @@ use tokio::task::JoinError;
 mod grant;
 pub use grant::Grant;
 
+mod exchange;
 mod memory;
 mod transaction;
 mod trouble;

@@ -397,7 +397,7 @@ impl Grant for Shelf {
 pub(crate) fn refresh_token(record: &Record) -> String {
     match record.content() {
         Content::Grant(grant) => grant.refresh_token().unwrap().expose_secret().to_owned(),
-        _ => "dead".to_owned(),
+        Content::Tombstone(_) | _ => "dead".to_owned(),
     }
 }
 
