@@ -101,13 +101,13 @@ async fn a_process_that_is_stopped_keeps_the_lock_of_a_file_and_finishes_when_it
     let refresh_token = idp.login();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("login.json");
-    idp.then(Answer::success().after(Duration::from_millis(300)));
+    idp.then(Answer::success().after(ANSWER));
     let place = path.to_string_lossy().into_owned();
     let stopped = worker(&idp, "file", &place, &refresh_token, "1").env("STEADFAST_LEASE_MS", "500").spawn().unwrap();
     idp.called(1).await;
     let pid = stopped.id().unwrap();
     signal(pid, "STOP");
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(ANSWER + Duration::from_secs(1)).await;
 
     let grant = RefreshTokenGrant::builder(idp.token_url(), "my-cli", &refresh_token).build().unwrap();
     let other = SharedLogin::builder(grant, FileStore::new(&path)).account("alice");
@@ -238,7 +238,7 @@ mod redis {
         let Some(server) = RedisServer::start().await else { return };
         let idp = rotating_idp(Duration::ZERO).await;
         let refresh_token = idp.login();
-        idp.then(Answer::success().after(Duration::from_millis(300)));
+        idp.then(Answer::success().after(ANSWER));
         let (url, calls) = (server.url(), idp.calls());
         let stalled =
             worker(&idp, "redis", &url, &refresh_token, "1").env("STEADFAST_LEASE_MS", "500").spawn().unwrap();
@@ -247,7 +247,7 @@ mod redis {
         signal(pid, "STOP");
 
         // The answer has come, the lease has run out, and the user has signed in anew.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(ANSWER + Duration::from_secs(1)).await;
         let signed_in = idp.login();
         let grant = RefreshTokenGrant::builder(idp.token_url(), "my-cli", &signed_in).build().unwrap();
         let store = RedisStore::open(&url, "alice").unwrap();
@@ -456,3 +456,5 @@ fn report(what: &str, outcomes: &[Outcome], idp: &ScriptedIdp, began: Instant) {
 }
 
 const TURNS: u64 = 200;
+/// Long enough for a busy machine to stop a process before the answer comes, and longer than its lease.
+const ANSWER: Duration = Duration::from_secs(2);

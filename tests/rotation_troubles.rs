@@ -425,6 +425,61 @@ async fn a_state_from_before_the_last_sign_in_is_no_newer_sign_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_once_found_to_be_older_stays_so_after_a_new_sign_in() {
+    let shelf = Shelf::new();
+    let (login, newer) = (login(&shelf), shelf.record().unwrap());
+    shelf.now(Trouble::Older);
+    let older = shelf.record().unwrap();
+    shelf.put_back(newer);
+    assert_eq!(word(&attempt(&login).await), "token");
+    shelf.put_back(older.clone());
+    assert_eq!(word(&attempt(&login).await), "older");
+    shelf.now(Trouble::Stale);
+    assert_eq!(word(&attempt(&login).await), "theirs");
+    shelf.put_back(older);
+    assert_eq!(word(&attempt(&login).await), "older");
+    assert_eq!(shelf.sent().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_was_given_up_is_no_newer_sign_in_when_it_turns_up() {
+    let shelf = Shelf::new();
+    let login = login(&shelf);
+    shelf.strike(Step::Commit, Trouble::Late);
+    assert_eq!(word(&attempt(&login).await), "unsaved");
+    // It lands while the store cannot be reached, and the user signs in anew.
+    shelf.mend();
+    shelf.strike(Step::Renew, Trouble::Hangs);
+    sleep(Duration::from_secs(3)).await;
+    let landed = loop {
+        sleep(Duration::from_millis(100)).await;
+        if shelf.stored() == "rt-2" {
+            break shelf.record().unwrap();
+        }
+    };
+    shelf.now(Trouble::Stale);
+    shelf.mend();
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(word(&attempt(&login).await), "theirs");
+    shelf.put_back(landed);
+    assert_eq!(word(&attempt(&login).await), "older");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_up_token_is_not_sent_though_another_process_signs_in_with_it() {
+    let shelf = Shelf::empty();
+    let (login, mistaken) = (login(&shelf), login(&shelf));
+    assert_eq!(word(&attempt(&login).await), "token");
+    shelf.now(Trouble::Stale);
+    assert_eq!(word(&attempt(&login).await), "theirs");
+    // Started with a refresh token of long ago.
+    mistaken.sign_in().await.unwrap();
+    assert_eq!(shelf.stored(), "rt-first");
+    assert_eq!(word(&attempt(&login).await), "older");
+    assert_eq!(shelf.sent(), ["rt-first"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rejected_unsaved_login_is_read_again_first_and_condemned_for_all() {
     let (shelf, login) = unsaved().await;
     shelf.strike(Step::Commit, Trouble::Down);

@@ -73,10 +73,14 @@ impl Memory {
 
     /// What is stored now, and nothing is unsaved any more.
     pub(super) fn settle(&mut self, stored: Record) {
-        if let Some(before) = self.known.take().filter(|known| known.revision() != stored.revision()) {
-            self.distrust(before.revision());
+        // What was given up may have landed unseen.
+        let given_up = self.unsaved.take().map(|unsaved| unsaved.record);
+        for before in self.known.take().into_iter().chain(given_up) {
+            if before.revision() != stored.revision() {
+                self.distrust(before.revision());
+            }
         }
-        (self.known, self.unsaved) = (Some(stored), None);
+        self.known = Some(stored);
     }
 
     /// This is not the newest state, wherever it turns up again.
