@@ -16,7 +16,7 @@ mod exchange;
 pub use exchange::Exchanged;
 
 mod response;
-pub(crate) use response::{Saying, saying_of};
+pub(crate) use response::{Saying, condemns, saying_of};
 
 mod error;
 pub use error::TokenEndpointError;

@@ -39,49 +39,62 @@
 //! # When something goes wrong
 //!
 //! - *The server rejects the refresh token.* The login is read again first. If somebody has put a newer one there, that one
-//!   is used and nobody hears of the rejection. Only an unchanged login is condemned: a tombstone takes its place,
-//!   so that no other process asks again. Nothing that another process wrote is ever deleted.
+//!   is used and nobody hears of the rejection; if somebody else has the lease by then, the attempt is *busy*, for they may
+//!   have rotated the very token. Only an unchanged login is condemned: a tombstone takes its place, so that no other
+//!   process asks again. Nothing that another process wrote is ever deleted.
 //! - *The answer does not arrive.* The same refresh token is tried again, a second later at the earliest: many servers forgive
 //!   that for 30 s or so. After an answer that did arrive, the old refresh token is never sent again.
 //! - *The new login cannot be saved.* Callers get their token, the new refresh token is kept in memory, the lease is kept and
 //!   renewed so that nobody spends the old one, and saving is tried again until it works. Meanwhile
-//!   [`StatusEvent::unsaved`](crate::StatusEvent::unsaved) is set.
+//!   [`StatusEvent::unsaved`](crate::StatusEvent::unsaved) is set, this process refreshes from memory where the store can
+//!   still be read, and others find the login leased, also for a [`sign_in`](SharedLogin::sign_in). A commit that was taken for
+//!   failed and lands after all is known for our own.
 //! - *The store is down.* Nothing is exchanged: the attempt fails, and the monitor goes on serving what it has. A grant that
 //!   spends nothing ([`ClientCredentialsGrant`](crate::oauth::ClientCredentialsGrant)) goes on without the store.
 //! - *Another account's login is in the store.* It is neither used nor touched; the run ends as
 //!   [`Replaced`](crate::UnauthenticatedReason::Replaced).
 //! - *The login is gone from the store.* Somebody signed out, or the store lost its contents: the two look the same, so
-//!   nothing is exchanged until the host says which, with [`sign_in`](SharedLogin::sign_in) or
-//!   [`restore`](SharedLogin::restore).
+//!   nothing is exchanged ([`StoreError::Gone`]) until the host says which, with [`sign_in`](SharedLogin::sign_in) or
+//!   [`restore`](SharedLogin::restore). The held token is served to its end.
+//! - *The store was put back to an earlier state.* The refresh token there is spent. A process that has seen a newer one does
+//!   not send it ([`StoreError::RolledBack`]); `sign_in` or `restore` mends it.
+//!
+//! These may come together. What a process has received and not saved yet is kept until the store holds it, or holds a login
+//! that counts more: somebody's sign-in, or a newer exchange. It does not take the place of another account's login, and
+//! where the store has lost the login while its exchange was under way, it waits in memory for `restore` (and for the store
+//! to come back: an older state that this very pair was exchanged from is replaced by itself).
+//!
+//! # When the program ends
+//!
+//! A transaction runs in a task of its own, so a caller that goes away cuts nothing. The end of the *runtime* does: tokio
+//! drops its tasks where they stand, and an answer that is on its way is lost as in a crash.
+//! [`MonitoredTokenSource::shutdown`](crate::MonitoredTokenSource::shutdown) is what prevents that. It lets no new exchange
+//! begin, and waits for the one under way and its commit, for the attempt's time limit and 5 s at most; a store that takes its
+//! 5 s for each call may need longer. It does not wait for a pair that is unsaved by then: its event says so
+//! ([`unsaved`](crate::StatusEvent::unsaved)), and the host may wait, or mend the store and call
+//! [`restore`](SharedLogin::restore). The lease is given back on every normal end; after a kill the store ends it.
 //!
 //! # What can still be lost, and when
 //!
 //! The server rotates before we can write. Between the two no client can protect a login; the server's *grace* (it takes the
 //! previous refresh token once more for some time) can. Without grace the user has to sign in again after one of these:
 //!
-//! - the process is killed, or the machine loses power, after the server has rotated and before the commit is done: the
-//!   network's way back and one write, usually some milliseconds;
+//! - the process is killed, its runtime is dropped, or the machine loses power, after the server has rotated and before the
+//!   commit is done: the network's way back and one write, usually some milliseconds;
 //! - the answer is lost on its way back;
 //! - the process ends while its status says *unsaved*;
 //! - a process loses its lease between the last look at it and the exchange: it, or its machine, stood still for longer than
 //!   the lease (Redis), or the lock's file was removed by hand (file). The late commit is refused, but the token is spent;
-//! - the store forgets a commit that it has acknowledged: a Redis that fails over to a replica that lags, or that comes
-//!   back without its latest writes; a disk that lies about flushing.
+//! - the store forgets a commit that it has acknowledged, and the next to exchange is a process that has not seen it: a Redis
+//!   that fails over to a replica that lags, that comes back without its latest writes or evicts keys; a disk that lies about
+//!   flushing; a file copied back from a backup. A process that has seen the commit notices; one that has just started
+//!   cannot. Nor can one that has never seen it tell a state from before the last sign-in from a newer sign-in.
 //!
 //! At the next exchange the server then rejects a login that no process has replaced. That ends the run with
 //! the advice to sign in again, and says why.
 //!
-//! With grace, none of these loses anything, provided that the next exchange comes within it.
-//!
-//! Some troubles that come two at a time are not handled yet, and may cost the login, too, or end one process's run although
-//! the login is good:
-//!
-//! - the store loses its contents while an exchange is under way, or while the status says *unsaved*;
-//! - [`sign_in`](SharedLogin::sign_in) or [`restore`](SharedLogin::restore) is called while the status says *unsaved*;
-//! - the store is put back to an older state while processes go on that know a newer one;
-//! - a process stalls for longer than its lease, another rotates meanwhile and has not committed yet, and the server
-//!   rejects the first one's token: that one takes the rejection for final;
-//! - a commit to a file hangs for seconds, is taken for failed, and arrives after all.
+//! With grace, none of these loses anything, provided that the next exchange comes within it and starts from the refresh
+//! token before.
 
 use std::{
     fmt,
@@ -94,19 +107,25 @@ use std::{
 
 use async_trait::async_trait;
 use secrecy::SecretString;
+use tokio::task::JoinError;
 
 mod grant;
 pub use grant::Grant;
 
+mod exchange;
+mod memory;
 mod transaction;
 mod trouble;
 mod unsaved;
 
-use self::unsaved::Memory;
+use self::{
+    memory::Memory,
+    unsaved::{PUT_TTL, Put},
+};
 use crate::{
     BoxError, IssueRequest, IssuedToken, TokenSource,
     monitor::clock::Clock,
-    store::{Content, GrantStore, Identity, Record, StoreError, StoredGrant},
+    store::{GrantStore, Identity, StoreError},
 };
 
 /// A login that many processes share: a [`TokenSource`] over a [`Grant`] and a [`GrantStore`]. See the
@@ -135,23 +154,26 @@ impl SharedLogin {
     /// A store that holds nothing takes the grant's refresh token by itself. One that holds a login goes on with that,
     /// because it cannot tell an older refresh token from a newer one; only this says which it is.
     ///
+    /// Done to its end, whether or not anybody waits for it.
+    ///
     /// # Errors
-    /// Whatever the store has against it. What cannot be read is not replaced; remove it first.
+    /// Whatever the store has against it. What cannot be read is not replaced; remove it first. An unsaved pair of the login
+    /// of before stays what it was, and goes on being saved.
     pub async fn sign_in(&self) -> Result<(), StoreError> {
-        let login = &self.0;
-        self.put(login.begin(), |_| true).await
+        self.put(Put::SignIn).await
     }
 
     /// Puts the login as this process last knew it back into a store that has lost it, and only there.
     ///
-    /// The right thing after a store lost its contents, if this process was the last to refresh; wrong after a user
-    /// signed out, and after another process refreshed, whose new refresh token this one does not have.
+    /// The right thing after a store lost its contents or was put back to an earlier state, if this process was the last to
+    /// refresh; wrong after a user signed out, and after another process refreshed, whose new refresh token this one does not
+    /// have. An unsaved pair is the newest that this process knows, so it is what is put there.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] if the store holds a login; [`StoreError::Gone`] if this process has never seen one.
+    /// [`StoreError::Stale`] if the store holds a login that counts as much; [`StoreError::Gone`] if this process has never
+    /// seen one; whatever the store has against it. Nothing that this process knows is lost then.
     pub async fn restore(&self) -> Result<(), StoreError> {
-        let last = self.0.memory.lock().await.newest().cloned();
-        self.put(last.ok_or(StoreError::Gone)?, |stored| stored.is_none()).await
+        self.put(Put::Restore).await
     }
 
     /// How this process came by its tokens so far.
@@ -161,24 +183,16 @@ impl SharedLogin {
         Tally { exchanged: exchanged.load(Ordering::Relaxed), adopted: adopted.load(Ordering::Relaxed) }
     }
 
-    async fn put(&self, grant: StoredGrant, over: impl Fn(Option<&Record>) -> bool) -> Result<(), StoreError> {
-        let login = &self.0;
-        let mut memory = login.memory.lock().await;
-        // The lease that an unsaved pair is waiting under is ours.
-        let lease = match memory.unsaved.as_mut().and_then(|unsaved| unsaved.lease.take()) {
-            Some(lease) => lease,
-            None => login.lease_patiently(SIGN_IN_TTL).await?,
-        };
-        let stored = login.timed(login.store.load()).await?;
-        if !over(stored.as_ref()) {
-            return Err(StoreError::Stale);
-        }
-        let record = Record::after(stored.map(|stored| stored.revision()), Content::Grant(grant.clone()));
-        login.timed(login.store.commit(&lease, &record)).await?;
-        memory.unsaved = None;
-        memory.seen(record.revision(), Some(grant));
-        login.release(lease).await;
-        Ok(())
+    async fn put(&self, put: Put) -> Result<(), StoreError> {
+        let login = Arc::clone(&self.0);
+        in_a_task_of_its_own(async move {
+            let mut memory = login.session().await;
+            let outcome = login.put(&mut memory, put).await;
+            login.end(memory, PUT_TTL).await;
+            outcome
+        })
+        .await
+        .unwrap_or_else(|error| Err(StoreError::unavailable(error)))
     }
 }
 
@@ -186,16 +200,7 @@ impl SharedLogin {
 impl TokenSource for SharedLogin {
     async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError> {
         let (login, request) = (Arc::clone(&self.0), request.clone());
-        // In a task of its own: whoever ends this attempt, at its time limit for instance, must not cut the way from the
-        // server's answer to the store.
-        let transaction = tokio::spawn(async move { login.issue(&request).await });
-        let issued = match transaction.await {
-            Ok(issued) => issued?,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => return Err(error.into()),
-            },
-        };
+        let issued = in_a_task_of_its_own(async move { login.issue(&request).await }).await??;
         *self.0.handed() = Some(issued.expose_secret().into());
         Ok(issued)
     }
@@ -297,6 +302,20 @@ impl Login {
     }
 }
 
+/// Whoever ends the wait, at an attempt's time limit for instance, must not cut the way from the server's answer to the
+/// store.
+async fn in_a_task_of_its_own<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, JoinError> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => Ok(outcome),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(error),
+        },
+    }
+}
+
 #[derive(Default)]
 struct Counts {
     exchanged: AtomicU64,
@@ -306,4 +325,3 @@ struct Counts {
 const LEASE_WAIT: Duration = Duration::from_secs(5);
 /// For what the store itself takes, on top of the wait and the exchange.
 const STORE_TIME: Duration = Duration::from_secs(10);
-const SIGN_IN_TTL: Duration = Duration::from_secs(15);

@@ -18,7 +18,7 @@
 //!
 //! # A store of your own
 //!
-//! A store keeps the text that [`Record::to_json`] gives, and compares revisions. Here is the system's keyring, which has
+//! A store keeps the text that [`Record::to_json`] gives, and compares whole revisions. Here is the system's keyring, which has
 //! no locks and no compare-and-swap of its own: a [`FileStore`]'s lock beside it lends it both.
 //!
 //! ```
@@ -126,7 +126,8 @@ pub trait GrantStore: Send + Sync + 'static {
     /// [`StoreError::Corrupt`] or [`StoreError::Newer`] where something is there that cannot be understood.
     async fn load(&self) -> Result<Option<Record>, StoreError>;
 
-    /// Puts the record in the place of the revision that it [`replaces`](Record::replaces), durably and as a whole.
+    /// Puts the record in the place of the revision that it [`replaces`](Record::replaces), durably and as a whole. A store
+    /// that finds this very record stored already may say that it is done: an earlier answer got lost.
     ///
     /// # Errors
     /// [`StoreError::Stale`] if another revision is stored, [`StoreError::LeaseLost`] once somebody else has leased the

@@ -28,7 +28,7 @@ use steadfast::{
     oauth::RefreshTokenGrant,
     rotation::SharedLogin,
     store::{FileStore, GrantStore, Lease, Record, Revision, StoreError},
-    testing::{Answer, ScriptedIdp},
+    testing::{Answer, ProtectedApi, ScriptedIdp},
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -44,23 +44,32 @@ fn the_redis_store_is_tested_with_its_feature_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_processes_refresh_one_login_two_hundred_times_each() {
+async fn on_a_file_one_or_eight_or_thirty_two_processes_refresh_one_login_two_hundred_times_each() {
+    for processes in [1, 8, 32] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("login.json");
+        share(processes, "file", &path.to_string_lossy(), &FileStore::new(&path)).await;
+    }
+}
+
+/// So many processes, each of which obtains [`TURNS`] tokens one after the other, and what has to hold of that.
+async fn share(processes: usize, kind: &str, place: &str, store: &impl GrantStore) {
     let idp = rotating_idp(Duration::ZERO).await;
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("login.json");
     let began = Instant::now();
-    let outcomes = run(8, &idp, "file", &path.to_string_lossy()).await;
-    report("8 processes on a file", &outcomes, &idp, began);
+    let outcomes = run(processes, &idp, kind, place).await;
+    report(&format!("{processes} processes, {kind}"), &outcomes, &idp, began);
 
     assert!(!idp.reuse_detected());
     assert_eq!(idp.most_in_flight(), 1);
-    let revision = FileStore::new(&path).load().await.unwrap().unwrap().revision();
-    assert_eq!(outcomes.iter().map(|outcome| outcome.exchanged).sum::<u64>(), revision.get());
-    assert_eq!(idp.calls() as u64, revision.get(), "each exchange is a revision");
-    let issued = idp.secrets();
+    let revision = store.load().await.unwrap().unwrap().revision().get();
+    assert_eq!(outcomes.iter().map(|outcome| outcome.exchanged).sum::<u64>(), revision);
+    assert_eq!(idp.calls() as u64, revision, "each exchange is a revision");
+    let api = ProtectedApi::start(&idp).await;
+    assert_eq!(outcomes.len(), processes);
     for outcome in &outcomes {
         assert_eq!((outcome.exchanged + outcome.adopted, outcome.errors), (TURNS, 0));
-        assert!(issued.contains(&outcome.token), "every process ends with a token that the server issued");
+        let answer = reqwest::Client::new().get(api.url()).bearer_auth(&outcome.token).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "every process ends with a token that the server holds valid");
     }
 }
 
@@ -84,6 +93,55 @@ async fn without_grace_only_a_kill_between_answer_and_commit_loses_the_login() {
     let killing = kill_at_random(Duration::ZERO).await;
     // Each loss is a token that the server issued and nobody wrote down.
     assert!(killing.losses <= killing.unwritten, "{} losses, {} unwritten", killing.losses, killing.unwritten);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_stopped_keeps_the_lock_of_a_file_and_finishes_when_it_goes_on() {
+    let idp = rotating_idp(Duration::ZERO).await;
+    let refresh_token = idp.login();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("login.json");
+    idp.then(Answer::success().after(ANSWER));
+    let place = path.to_string_lossy().into_owned();
+    let stopped = worker(&idp, "file", &place, &refresh_token, "1").env("STEADFAST_LEASE_MS", "500").spawn().unwrap();
+    idp.called(1).await;
+    let pid = stopped.id().unwrap();
+    signal(pid, "STOP");
+    tokio::time::sleep(ANSWER + Duration::from_secs(1)).await;
+
+    let grant = RefreshTokenGrant::builder(idp.token_url(), "my-cli", &refresh_token).build().unwrap();
+    let other = SharedLogin::builder(grant, FileStore::new(&path)).account("alice");
+    let other = other.lease_wait(Duration::from_millis(200)).build();
+    let error = other.issue(&IssueRequest::new(IssueReason::Ahead)).await.unwrap_err();
+    assert!(
+        error.downcast_ref::<IssueError>().unwrap().is_busy(),
+        "no time ends its lease, so nobody spends the token"
+    );
+    assert_eq!(idp.calls(), 1);
+
+    signal(pid, "CONT");
+    let outcome = finish(stopped).await;
+    let adopted = other.issue(&IssueRequest::new(IssueReason::Ahead)).await.unwrap();
+    assert_eq!((adopted.expose_secret(), idp.calls()), (&*outcome.token, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_may_write_nothing_exchanges_nothing() {
+    let idp = rotating_idp(Duration::ZERO).await;
+    let refresh_token = idp.login();
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("login.json").to_string_lossy().into_owned();
+    // A limit on the size of files takes no rights, and fails writes as a full disk does.
+    let worker = worker(&idp, "file", &place, &refresh_token, "1");
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]).arg(worker.as_std().get_program());
+    limited.args(worker.as_std().get_args()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    limited.envs(worker.as_std().get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited.env("STEADFAST_TRIES", "3");
+    let outcome = finish(limited.spawn().unwrap()).await;
+    assert_eq!((outcome.exchanged, outcome.adopted, outcome.errors), (0, 0, 3), "{outcome:?}");
+    assert_eq!(idp.calls(), 0);
+    assert!(!Path::new(&place).exists());
 }
 
 struct Killing {
@@ -168,17 +226,43 @@ mod redis {
     use steadfast::store::RedisStore;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn three_processes_on_redis_refresh_one_login_two_hundred_times_each() {
+    async fn on_redis_one_or_three_or_eight_or_thirty_two_processes_refresh_one_login_two_hundred_times_each() {
+        for processes in [1, 3, 8, 32] {
+            let Some(server) = RedisServer::start().await else { return };
+            share(processes, "redis", &server.url(), &RedisStore::open(&server.url(), "alice").unwrap()).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_process_that_was_stopped_for_longer_than_its_lease_writes_over_nobody() {
         let Some(server) = RedisServer::start().await else { return };
         let idp = rotating_idp(Duration::ZERO).await;
-        let began = Instant::now();
-        let outcomes = run(3, &idp, "redis", &server.url()).await;
-        report("3 processes on Redis", &outcomes, &idp, began);
+        let refresh_token = idp.login();
+        idp.then(Answer::success().after(ANSWER));
+        let (url, calls) = (server.url(), idp.calls());
+        let stalled =
+            worker(&idp, "redis", &url, &refresh_token, "1").env("STEADFAST_LEASE_MS", "500").spawn().unwrap();
+        idp.called(calls + 1).await;
+        let pid = stalled.id().unwrap();
+        signal(pid, "STOP");
+
+        // The answer has come, the lease has run out, and the user has signed in anew.
+        tokio::time::sleep(ANSWER + Duration::from_secs(1)).await;
+        let signed_in = idp.login();
+        let grant = RefreshTokenGrant::builder(idp.token_url(), "my-cli", &signed_in).build().unwrap();
+        let store = RedisStore::open(&url, "alice").unwrap();
+        let other = SharedLogin::builder(grant, store.clone()).account("alice").build();
+        other.sign_in().await.unwrap();
+        other.issue(&IssueRequest::new(IssueReason::Ahead)).await.unwrap();
+        let before = store.load().await.unwrap().unwrap().revision();
+        let stored = idp.current_access_token().unwrap();
+
+        signal(pid, "CONT");
+        let outcome = finish(stalled).await;
+        assert_eq!(store.load().await.unwrap().unwrap().revision(), before, "its late commit was refused");
+        assert_eq!(outcome.token, stored, "and it has taken up what was there instead");
+        other.issue(&IssueRequest::new(IssueReason::Ahead)).await.unwrap();
         assert!(!idp.reuse_detected());
-        assert_eq!(idp.most_in_flight(), 1);
-        let revision = RedisStore::open(&server.url(), "alice").unwrap().load().await.unwrap().unwrap().revision();
-        assert_eq!(idp.calls() as u64, revision.get(), "each exchange is a revision");
-        assert!(outcomes.iter().all(|outcome| outcome.exchanged + outcome.adopted == TURNS && outcome.errors == 0));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -239,6 +323,11 @@ async fn finish(mut child: Child) -> Outcome {
     outcome
 }
 
+fn signal(process: u32, signal: &str) {
+    let status = std::process::Command::new("kill").arg(format!("-{signal}")).arg(process.to_string()).status();
+    assert!(status.unwrap().success());
+}
+
 fn worker(idp: &ScriptedIdp, kind: &str, place: &str, refresh_token: &str, turns: &str) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command
@@ -261,18 +350,24 @@ async fn a_worker_process() {
     let var = |name: &str| env::var(name).unwrap();
     let (place, refresh_token) = (var("STEADFAST_PLACE"), var("STEADFAST_REFRESH_TOKEN"));
     let grant = RefreshTokenGrant::builder(var("STEADFAST_TOKEN_URL"), "my-cli", refresh_token).build().unwrap();
-    let builder = match kind.as_str() {
-        "file" => SharedLogin::builder(grant, FileStore::new(&place)),
-        "unlocked" => SharedLogin::builder(grant, Unlocked(FileStore::new(&place), place.clone())),
+    let store: Arc<dyn GrantStore> = match kind.as_str() {
+        "file" => Arc::new(FileStore::new(&place)),
+        "unlocked" => Arc::new(Unlocked(FileStore::new(&place), place.clone())),
         #[cfg(feature = "redis")]
-        "redis" => SharedLogin::builder(grant, steadfast::store::RedisStore::open(&place, "alice").unwrap()),
+        "redis" => Arc::new(steadfast::store::RedisStore::open(&place, "alice").unwrap()),
         other => panic!("{other}"),
+    };
+    let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let builder = match number("STEADFAST_LEASE_MS") {
+        Some(millis) => SharedLogin::builder(grant, Hasty(store, Duration::from_millis(millis))),
+        None => SharedLogin::builder(grant, store),
     };
     let login = builder.account("alice").lease_wait(Duration::from_secs(20)).build();
     let stop = Path::new(&place).with_file_name("stop");
     let turns: u64 = var("STEADFAST_TURNS").parse().unwrap_or(u64::MAX);
     let (mut turn, mut errors, mut token) = (0, 0, String::new());
-    while turn < turns {
+    let tries = number("STEADFAST_TRIES").unwrap_or(u64::MAX);
+    while turn < turns && errors < tries {
         let stopping = turns == u64::MAX && stop.exists();
         match login.issue(&IssueRequest::new(IssueReason::Ahead)).await {
             Ok(issued) => (turn, token) = (turn + 1, issued.expose_secret().to_owned()),
@@ -290,6 +385,32 @@ async fn a_worker_process() {
     }
     let tally = login.tally();
     println!("\noutcome {} {} {errors} {token}", tally.exchanged, tally.adopted);
+}
+
+/// A store whose leases end sooner than they are wanted to.
+struct Hasty(Arc<dyn GrantStore>, Duration);
+
+#[async_trait::async_trait]
+impl GrantStore for Hasty {
+    async fn lease(&self, _: Duration) -> Result<Lease, StoreError> {
+        self.0.lease(self.1).await
+    }
+
+    async fn renew(&self, lease: &Lease, _: Duration) -> Result<(), StoreError> {
+        self.0.renew(lease, self.1).await
+    }
+
+    async fn load(&self) -> Result<Option<Record>, StoreError> {
+        self.0.load().await
+    }
+
+    async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
+        self.0.commit(lease, record).await
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+        self.0.release(lease).await
+    }
 }
 
 /// A file whose lock has been taken out.
@@ -335,3 +456,5 @@ fn report(what: &str, outcomes: &[Outcome], idp: &ScriptedIdp, began: Instant) {
 }
 
 const TURNS: u64 = 200;
+/// Long enough for a busy machine to stop a process before the answer comes, and longer than its lease.
+const ANSWER: Duration = Duration::from_secs(2);

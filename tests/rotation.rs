@@ -252,6 +252,38 @@ async fn a_shutdown_while_waiting_for_the_lease_sends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shutdown_in_mid_exchange_waits_until_the_pair_is_saved() {
+    let world = World::new().await;
+    world.idp.then(Answer::success().after(Duration::from_secs(15)));
+    world.store.slow("commit", Duration::from_secs(4));
+    let (tokens, _events) = world.monitor(world.login());
+    world.idp.called(1).await;
+    tokens.shutdown().await;
+    assert_eq!(Some(world.refresh_token_stored()), world.idp.current_refresh_token());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_emptied_in_mid_exchange_is_told_of_in_words() {
+    let world = World::new().await;
+    world.login().issue(&initial()).await.unwrap();
+    world.store.before("commit", Reachable::wipe);
+    let (tokens, mut events) = world.monitor(world.login_with_age(50));
+    tokens.token().await.expect("callers get their token");
+    let event = events.recv().await.unwrap();
+    assert!(event.unsaved && event.reason.contains("could not be saved"), "{}", event.reason);
+    tokens.retry_now();
+    let event = loop {
+        let event = timeout(Duration::from_secs(3600), events.recv()).await.unwrap().unwrap();
+        if matches!(event.to, AuthStatus::AuthRetrying(_)) {
+            break event;
+        }
+    };
+    assert!(event.reason.contains("store-login-gone"), "{}", event.reason);
+    assert!(tokens.snapshot().last_failure.unwrap().contains("gone"));
+    assert_eq!(world.idp.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_lost_before_sending_sends_nothing() {
     let world = World::new().await;
     world.store.fail("renew", || StoreError::LeaseLost);
@@ -531,8 +563,7 @@ async fn a_lease_lost_during_the_exchange_leaves_the_pair_to_be_saved_under_the_
     let world = World::new().await;
     world.store.before("commit", |memory| memory.steal_the_lease());
     let login = world.login();
-    assert!(login.issue(&initial()).await.unwrap().is_unsaved());
-    sleep(Duration::from_secs(2)).await;
+    assert!(!login.issue(&initial()).await.unwrap().is_unsaved());
     assert_eq!(Some(world.refresh_token_stored()), world.idp.current_refresh_token());
 }
 
@@ -745,7 +776,7 @@ impl Reachable {
         loop {
             let next = Record::after(replaced, record.content().clone());
             now(store.commit(&lease, &next)).unwrap();
-            if next.revision() == record.revision() {
+            if next.revision().get() == record.revision().get() {
                 return;
             }
             replaced = Some(next.revision());

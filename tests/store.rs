@@ -12,12 +12,15 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use steadfast::{
+    BoxError, IssueError, IssueReason, IssueRequest, IssuedToken, TokenSource,
+    oauth::Exchanged,
+    rotation::{Grant, SharedLogin},
     store::{Content, FileStore, GrantStore, Identity, MemoryStore, Record, StoreError, StoredGrant, Terms},
     testing::conformance,
 };
@@ -173,26 +176,15 @@ async fn a_full_disk_and_a_read_only_directory_are_found_before_anything_is_spen
     let before = place.text();
 
     // Full to the last byte.
-    let filler = disk.0.path().join("filler");
-    while fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(&filler)
-        .is_ok_and(|mut file| std::io::Write::write_all(&mut file, &[0; 4096]).is_ok())
-    {}
+    disk.fill();
     assert!(matches!(place.store().lease(TTL).await, Err(StoreError::Unavailable(_))));
     assert_eq!(place.text(), before);
     assert_eq!(names(disk.0.path()), ["filler", "login.json", "login.json.lock"], "no half a file is left");
 
     // Full only after the lease was taken: what it has put aside is enough for the commit.
-    fs::remove_file(&filler).unwrap();
+    disk.make_room();
     let lease = place.store().lease(TTL).await.unwrap();
-    while fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(&filler)
-        .is_ok_and(|mut file| std::io::Write::write_all(&mut file, &[0; 4096]).is_ok())
-    {}
+    disk.fill();
     let record = place.next().await;
     place.store().commit(&lease, &record).await.unwrap();
     drop(lease);
@@ -202,6 +194,175 @@ async fn a_full_disk_and_a_read_only_directory_are_found_before_anything_is_spen
     assert!(matches!(place.store().lease(TTL).await, Err(StoreError::Unavailable(_))));
     assert!(place.store().load().await.unwrap().is_some(), "it can still be read");
     assert_eq!(place.text(), after);
+}
+
+// A login in a file.
+
+#[tokio::test]
+async fn a_file_that_was_deleted_is_not_written_again_by_itself() {
+    let place = Place::empty();
+    let grant = Rotating::default();
+    let login = place.login(&grant);
+    login.issue(&request()).await.unwrap();
+    let elsewhere = fs::read(place.path()).unwrap();
+    fs::remove_file(place.path()).unwrap();
+    assert_eq!(rule(login.issue(&request()).await), "store-login-gone");
+
+    // Moved away, and put back.
+    fs::write(place.path(), elsewhere).unwrap();
+    private(place.path());
+    login.issue(&request()).await.unwrap();
+    assert_eq!((place.account().await.as_str(), grant.exchanges()), ("alice", 2));
+}
+
+#[tokio::test]
+async fn a_file_that_is_deleted_in_mid_exchange_is_restored_when_the_host_says_so() {
+    let place = Place::empty();
+    let grant = Rotating::default();
+    let login = place.login(&grant);
+    login.issue(&request()).await.unwrap();
+    let path = place.path().to_owned();
+    grant.meanwhile(move || fs::remove_file(path).unwrap());
+    assert!(login.issue(&request()).await.unwrap().is_unsaved());
+    assert!(!place.path().exists());
+    assert_eq!(rule(login.issue(&request()).await), "store-login-gone");
+    place.store().lease(TTL).await.expect("whoever signs in again is not held up");
+    login.restore().await.unwrap();
+    assert!(!login.issue(&request()).await.unwrap().is_unsaved());
+    assert_eq!(grant.exchanges(), 3);
+}
+
+#[tokio::test]
+async fn a_file_that_another_accounts_takes_the_place_of_is_neither_used_nor_written_over() {
+    let (place, bobs) = (Place::empty(), Place::empty());
+    let grant = Rotating::default();
+    let login = place.login(&grant);
+    login.issue(&request()).await.unwrap();
+    SharedLogin::builder(Rotating::default(), bobs.store()).account("bob").build().issue(&request()).await.unwrap();
+
+    // In mid-exchange, and under the very number that is to be replaced.
+    let (from, to) = (bobs.path().to_owned(), place.path().to_owned());
+    grant.meanwhile(move || _ = fs::copy(from, to).unwrap());
+    assert!(login.issue(&request()).await.unwrap().is_unsaved());
+    assert_eq!((place.account().await.as_str(), place.text()), ("bob", bobs.text()));
+    assert_eq!(rule(login.issue(&request()).await), "store-foreign-login");
+
+    // And between two exchanges.
+    let other = place.login(&grant);
+    assert_eq!(rule(other.issue(&request()).await), "store-foreign-login");
+    assert_eq!((place.text(), grant.exchanges()), (bobs.text(), 2));
+}
+
+#[tokio::test]
+async fn an_older_copy_of_the_file_is_not_used() {
+    let place = Place::empty();
+    let grant = Rotating::default();
+    let login = place.login(&grant);
+    login.issue(&request()).await.unwrap();
+    let older = place.text();
+    login.issue(&request()).await.unwrap();
+    place.put(older.as_bytes());
+    assert_eq!(rule(login.issue(&request()).await), "store-rolled-back");
+    assert_eq!(grant.exchanges(), 2);
+    login.restore().await.unwrap();
+    login.issue(&request()).await.unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn on_a_full_disk_or_a_read_only_one_nothing_is_exchanged() {
+    let Some(disk) = SmallDisk::mount("size=64k") else { return };
+    let place = Place::at(disk.0.path().join("login.json"));
+    let grant = Rotating::default();
+    let login = place.login(&grant);
+    disk.fill();
+    assert_eq!(rule(login.issue(&request()).await), "store-unavailable");
+    assert_eq!(grant.exchanges(), 0);
+    disk.make_room();
+    login.issue(&request()).await.unwrap();
+    disk.fill();
+    assert_eq!(rule(login.issue(&request()).await), "store-unavailable");
+    disk.make_room();
+    disk.remount("ro");
+    assert_eq!(rule(login.issue(&request()).await), "store-unavailable");
+    assert_eq!(grant.exchanges(), 1);
+    disk.remount("rw");
+
+    // Full only when the exchange is under way: what the lease has put aside is enough.
+    let full = disk.filler();
+    grant.meanwhile(move || fill(&full));
+    assert!(!login.issue(&request()).await.unwrap().is_unsaved());
+    assert_eq!(grant.exchanges(), 2);
+}
+
+/// A server that rotates, and something that happens while it answers.
+#[derive(Clone, Default)]
+struct Rotating(Arc<Mutex<(u64, Option<Act>)>>);
+
+type Act = Box<dyn FnOnce() + Send>;
+
+impl Rotating {
+    fn meanwhile(&self, act: impl FnOnce() + Send + 'static) {
+        self.0.lock().unwrap().1 = Some(Box::new(act));
+    }
+
+    fn exchanges(&self) -> u64 {
+        self.0.lock().unwrap().0
+    }
+}
+
+#[async_trait::async_trait]
+impl Grant for Rotating {
+    fn issuer(&self) -> String {
+        "https://login.example.com/token".to_owned()
+    }
+
+    fn client_id(&self) -> String {
+        "my-cli".to_owned()
+    }
+
+    fn refresh_token(&self) -> Option<SecretString> {
+        Some("rt-0".into())
+    }
+
+    async fn exchange(&self, refresh_token: Option<&SecretString>, _: &IssueRequest) -> Exchanged {
+        let mut state = self.0.lock().unwrap();
+        assert_eq!(
+            refresh_token.unwrap().expose_secret(),
+            format!("rt-{}", state.0),
+            "no refresh token is spent twice"
+        );
+        if let Some(act) = state.1.take() {
+            act();
+        }
+        state.0 += 1;
+        let issued = IssuedToken::bearer(format!("at-{}", state.0)).expires_in(Duration::from_secs(3600));
+        Exchanged { issued: Ok(issued), refresh_token: Some(format!("rt-{}", state.0).into()) }
+    }
+}
+
+fn request() -> IssueRequest {
+    IssueRequest::new(IssueReason::Ahead)
+}
+
+fn rule(outcome: Result<IssuedToken, BoxError>) -> &'static str {
+    outcome.unwrap_err().downcast_ref::<IssueError>().unwrap().rule()
+}
+
+fn private(path: &Path) {
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+/// Writes until nothing more fits.
+#[cfg(target_os = "linux")]
+fn fill(filler: &Path) {
+    while fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(filler)
+        .is_ok_and(|mut file| std::io::Write::write_all(&mut file, &[0; 4096]).is_ok())
+    {}
 }
 
 /// A file system of a few pages. Takes root.
@@ -220,8 +381,21 @@ impl SmallDisk {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(directory));
         }
+        assert!(!support::needs("STEADFAST_NEEDS_MOUNT"), "a small file system cannot be mounted");
         support::skipped("mounting takes root, so the full disk is not tested");
         None
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.path().join("filler")
+    }
+
+    fn fill(&self) {
+        fill(&self.filler());
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.filler()).unwrap();
     }
 
     fn remount(&self, option: &str) {
@@ -265,6 +439,14 @@ impl Place {
 
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn login(&self, grant: &Rotating) -> SharedLogin {
+        SharedLogin::builder(grant.clone(), self.store()).account("alice").build()
+    }
+
+    async fn account(&self) -> String {
+        self.store().load().await.unwrap().unwrap().identity().account().to_owned()
     }
 
     fn text(&self) -> String {

@@ -18,8 +18,8 @@ use steadfast::{BoxError, store::RedisStore};
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
     let Ok(url) = env::var("REDIS_URL") else {
-        println!("SKIPPED: set REDIS_URL to a Redis server, for instance redis://127.0.0.1:6379/");
-        return Ok(ExitCode::SUCCESS);
+        println!("set REDIS_URL to a Redis server, for instance redis://127.0.0.1:6379/");
+        return Ok(ExitCode::FAILURE);
     };
     if crowd::is_worker() {
         crowd::work(RedisStore::open(&url, &env::var("LOGIN_PLACE")?)?).await?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use steadfast::{
-    BoxError, IssueReason, IssueRequest, TokenSource,
+    BoxError, IssueError, IssueReason, IssueRequest, TokenSource,
     oauth::RefreshTokenGrant,
     rotation::SharedLogin,
     store::GrantStore,
@@ -35,11 +35,14 @@ pub(crate) async fn run(processes: u64, turns: u64, place: &str) -> Result<ExitC
     });
     let (mut exchanged, mut adopted, mut failed) = (0, 0, 0);
     for output in futures_util::future::join_all(workers).await {
-        let text = String::from_utf8(output?.stdout)?;
+        let output = output?;
+        let text = String::from_utf8(output.stdout)?;
         print!("{text}");
         let counts: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         match counts[..] {
-            [_, of_its_own, from_others] => (exchanged, adopted) = (exchanged + of_its_own, adopted + from_others),
+            [_, of_its_own, from_others] if output.status.success() => {
+                (exchanged, adopted) = (exchanged + of_its_own, adopted + from_others);
+            }
             _ => failed += 1,
         }
     }
@@ -49,9 +52,21 @@ pub(crate) async fn run(processes: u64, turns: u64, place: &str) -> Result<ExitC
         exchanged + adopted,
         began.elapsed()
     );
-    let well = failed == 0 && !idp.reuse_detected() && idp.calls() as u64 == exchanged && idp.most_in_flight() <= 1;
-    println!("{}", if well { "no refresh token was used twice" } else { "something went wrong" });
-    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let wrong = [
+        (failed > 0, "a process has failed"),
+        (idp.reuse_detected(), "a refresh token was used twice"),
+        (idp.most_in_flight() > 1, "two processes refreshed at the same time"),
+        (idp.calls() as u64 != exchanged, "a refresh has failed"),
+        (exchanged + adopted != processes * turns, "a token is missing"),
+        (processes > 1 && turns > 1 && adopted == 0, "nothing was shared"),
+    ];
+    let mut wrong = wrong.iter().filter(|(is_so, _)| *is_so).map(|(_, what)| *what).peekable();
+    if wrong.peek().is_none() {
+        println!("no refresh token was used twice");
+        return Ok(ExitCode::SUCCESS);
+    }
+    wrong.for_each(|what| println!("something went wrong: {what}"));
+    Ok(ExitCode::FAILURE)
 }
 
 pub(crate) fn is_worker() -> bool {
@@ -67,7 +82,8 @@ pub(crate) async fn work(store: impl GrantStore) -> Result<(), BoxError> {
     while turns > 0 {
         match login.issue(&IssueRequest::new(IssueReason::Ahead)).await {
             Ok(_) => turns -= 1,
-            Err(error) => eprintln!("{error}"),
+            Err(error) if error.downcast_ref().is_some_and(IssueError::is_busy) => eprintln!("{error}"),
+            Err(error) => return Err(error),
         }
     }
     let tally = login.tally();

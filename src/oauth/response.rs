@@ -140,8 +140,18 @@ pub(crate) enum Saying {
     Unclear,
 }
 
+/// Whether a rejection with this code ends the login for all who share it. One about the client or the request is no reason
+/// to end a login that other processes use with success, and a user who has to do something may do it.
+pub(crate) fn condemns(code: &str) -> bool {
+    rejection(code) == Some(About::RefreshToken)
+}
+
+fn rejection(code: &str) -> Option<About> {
+    REJECTED.iter().find(|(rejected, _)| *rejected == code).map(|(_, about)| *about)
+}
+
 pub(crate) fn saying_of(code: &str) -> Saying {
-    if REJECTED.contains(&code) {
+    if rejection(code).is_some() {
         Saying::Final
     } else if TRANSIENT.contains(&code) {
         Saying::Later
@@ -174,7 +184,8 @@ fn code_of(fields: &Fields) -> Option<OAuthCode> {
 }
 
 fn is_known(code: &OAuthCode) -> bool {
-    [REJECTED, TRANSIENT, THROTTLED, AMBIGUOUS].iter().any(|list| list.contains(&code.as_str()))
+    let code = code.as_str();
+    rejection(code).is_some() || [TRANSIENT, THROTTLED, AMBIGUOUS].iter().any(|list| list.contains(&code))
 }
 
 fn says_that_it_passes(fields: &Fields) -> bool {
@@ -204,35 +215,44 @@ const SLACK_BEARERS: &[&str] = &["bot", "user"];
 /// Tokens that need a proof of possession we cannot make (RFC 9449, RFC 8693's `N_A`); asking again brings no other kind.
 const BOUND_TYPES: &[&str] = &["dpop", "mac", "n_a"];
 
-/// The authorization server's final word on the grant or on the client.
-const REJECTED: &[&str] = &[
+/// The authorization server's final word, and what it is about.
+const REJECTED: &[(&str, About)] = &[
     // RFC 6749 §5.2; `invalid_target` RFC 8707 §2, `invalid_token` RFC 6750 §3.1.
-    "invalid_grant",
-    "invalid_client",
-    "unauthorized_client",
-    "unsupported_grant_type",
-    "invalid_scope",
-    "invalid_target",
-    "invalid_token",
+    ("invalid_grant", About::RefreshToken),
+    ("invalid_client", About::Client),
+    ("unauthorized_client", About::Client),
+    ("unsupported_grant_type", About::Request),
+    ("invalid_scope", About::Request),
+    ("invalid_target", About::Request),
+    ("invalid_token", About::RefreshToken),
     // OpenID Connect Core §3.1.2.6, answered to a refresh by Entra.
-    "interaction_required",
-    "login_required",
-    "consent_required",
+    ("interaction_required", About::User),
+    ("login_required", About::User),
+    ("consent_required", About::User),
     // The refresh token is gone, in the words of OpenAI, Supabase, GitHub, HubSpot and Slack.
-    "refresh_token_expired",
-    "refresh_token_reused",
-    "refresh_token_invalidated",
-    "refresh_token_not_found",
-    "bad_refresh_token",
-    "invalid_refresh_token",
-    "token_expired",
-    "token_revoked",
-    "account_inactive",
+    ("refresh_token_expired", About::RefreshToken),
+    ("refresh_token_reused", About::RefreshToken),
+    ("refresh_token_invalidated", About::RefreshToken),
+    ("refresh_token_not_found", About::RefreshToken),
+    ("bad_refresh_token", About::RefreshToken),
+    ("invalid_refresh_token", About::RefreshToken),
+    ("token_expired", About::RefreshToken),
+    ("token_revoked", About::RefreshToken),
+    ("account_inactive", About::User),
     // The client is not known, in the words of GitHub and Slack.
-    "incorrect_client_credentials",
-    "bad_client_secret",
-    "invalid_client_id",
+    ("incorrect_client_credentials", About::Client),
+    ("bad_client_secret", About::Client),
+    ("invalid_client_id", About::Client),
 ];
+
+/// What a rejection is about: only one of them says that a refresh token is of no use to anybody any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    RefreshToken,
+    User,
+    Client,
+    Request,
+}
 
 /// The server's way to say "not now".
 const TRANSIENT: &[&str] = &[

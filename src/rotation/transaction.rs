@@ -1,42 +1,53 @@
-//! The transaction: lease, read again, exchange, commit, release.
+//! The transaction: lease, read again, exchange, commit, release; and which of them comes next.
 
 use std::{
-    convert::Infallible,
+    ops::{Deref, DerefMut},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::OwnedMutexGuard,
+    time::{sleep, timeout},
+};
 
 use super::{
     Login,
+    memory::{Memory, Standing},
     trouble::{Condemned, SIGN_IN, Trouble, condemns, failed},
-    unsaved::{Memory, Unsaved},
 };
 use crate::{
     Delivery, IssueError, IssueRequest, IssuedToken, OAuthCode, Verdict,
-    oauth::Exchanged,
     schedule::{Doubling, Jitter, Validity},
-    store::{Content, Fingerprint, Lease, Record, Revision, StoreError, StoredGrant, StoredToken, Tombstone},
+    store::{Content, Fingerprint, Revision, StoreError, StoredGrant},
 };
 
-/// What a login is exchanged from: the stored one, or the grant's own where nothing is stored.
-struct Basis {
-    grant: StoredGrant,
+/// What a login is exchanged from: the newest pair, or the grant's own refresh token where there is none.
+pub(super) struct Basis {
+    pub(super) grant: StoredGrant,
     /// What has to be stored still when the new pair is committed.
-    base: Option<Revision>,
+    pub(super) base: Option<Revision>,
+}
+
+/// What is to be done, now that it is known what is stored.
+pub(super) enum Next {
+    Exchange(Basis),
+    Adopt(IssuedToken),
 }
 
 impl Login {
     pub(super) async fn issue(self: &Arc<Self>, request: &IssueRequest) -> Result<IssuedToken, IssueError> {
         let patience = self.clock.now().mono.saturating_add(self.lease_wait);
         // An earlier attempt's transaction may still be on its way.
-        let memory = timeout(self.lease_wait, Arc::clone(&self.memory).lock_owned()).await;
-        let trouble = match memory {
-            Ok(mut memory) => match self.transact(&mut memory, request, patience).await {
-                Ok(token) => return Ok(token),
-                Err(trouble) => trouble,
-            },
+        let trouble = match timeout(self.lease_wait, self.session()).await {
+            Ok(mut memory) => {
+                let outcome = self.transact(&mut memory, request, patience).await;
+                self.end(memory, ttl(request)).await;
+                match outcome {
+                    Ok(token) => return Ok(token),
+                    Err(trouble) => trouble,
+                }
+            }
             Err(_) => Trouble::Store(StoreError::Busy),
         };
         match trouble {
@@ -49,71 +60,45 @@ impl Login {
         }
     }
 
+    pub(super) async fn session(&self) -> Session {
+        Session(Arc::clone(&self.memory).lock_owned().await)
+    }
+
+    /// Step five; or, with a pair that could not be saved, the beginning of the tries to save it.
+    pub(super) async fn end(self: &Arc<Self>, mut memory: Session, ttl: Duration) {
+        if !memory.needs_its_lease() {
+            self.release(&mut memory).await;
+        }
+        if memory.unsaved.is_some() {
+            self.save_in_background(&mut memory, ttl);
+        }
+    }
+
     async fn transact(
-        self: &Arc<Self>,
+        &self,
         memory: &mut Memory,
         request: &IssueRequest,
         patience: Duration,
     ) -> Result<IssuedToken, Trouble> {
-        if let Some(token) = self.carry_on(memory, request).await? {
+        if let Err(error) = self.save(memory, ttl(request)).await {
+            if let Some(token) = self.despite(error, memory, request)? {
+                return Ok(token.unsaved(true));
+            }
+        } else if memory.lease.is_none()
+            && let Some(token) = self.lease(memory, request, patience).await?
+        {
             return Ok(token);
         }
-        let lease = match self.lease(memory, request, patience).await? {
-            Entry::Leased(lease) => lease,
-            Entry::Adopted(token) => return Ok(token),
-        };
-        let outcome = self.under(&lease, memory, request).await;
-        match memory.unsaved.as_mut() {
-            Some(unsaved) => {
-                unsaved.lease = Some(lease);
-                self.save_in_background(memory, ttl(request));
-            }
-            None => self.release(lease).await,
-        }
-        outcome
-    }
-
-    /// The lease, or what its holder has brought by the time we look.
-    async fn lease(&self, memory: &mut Memory, request: &IssueRequest, patience: Duration) -> Result<Entry, Trouble> {
-        let mut waits = Doubling::new(FIRST_LOOK, LAST_LOOK);
-        loop {
-            let refused = match self.timed(self.store.lease(ttl(request))).await {
-                Ok(lease) => return Ok(Entry::Leased(lease)),
-                Err(refused) => refused,
-            };
-            // A store that cannot be written may still be read.
-            if let Ok(Some(record)) = self.read(memory).await
-                && let Content::Grant(grant) = record.content()
-                && let Some(token) = self.adopt(grant, request)
-            {
-                return Ok(Entry::Adopted(token));
-            }
-            if request.is_cancelled() {
-                return Err(IssueError::cancelled().into());
-            }
-            if !refused.is_busy() || self.clock.now().mono >= patience {
-                return Err(refused.into());
-            }
-            sleep(waits.next().unwrap_or(LAST_LOOK).mul_f64(0.5 + fastrand::f64())).await;
-        }
-    }
-
-    /// Steps two to four.
-    async fn under(&self, lease: &Lease, memory: &mut Memory, request: &IssueRequest) -> Result<IssuedToken, Trouble> {
         for _ in 0..ROUNDS {
-            let from = match self.basis(memory, request).await? {
-                Stored::Exchange(from) => from,
-                Stored::Adopted(token) => return Ok(token),
+            self.look(memory).await?;
+            let from = match self.next(memory, request)? {
+                Next::Exchange(from) => from,
+                Next::Adopt(token) => return Ok(self.adopted(token).unsaved(memory.unsaved.is_some())),
             };
-            match self.rotate(lease, &from.grant, request).await {
-                Ok((grant, issued)) => {
-                    return self.commit(lease, memory, Basis { grant, ..from }, issued, request).await;
-                }
+            match self.rotate(memory, &from, request).await {
+                Ok((grant, issued)) => return self.receive(memory, &from, grant, issued, request).await,
                 Err(Trouble::Issue(error)) if condemns(&error) && from.grant.refresh_token().is_some() => {
-                    let stored = self.read(memory).await?.map(|record| record.revision());
-                    if stored == from.base {
-                        return Err(self.condemn(lease, &from, error).await.into());
-                    }
+                    self.condemn(memory, &from, error, request).await?;
                     tracing::debug!(target: TARGET, "rejected, but somebody has replaced the login: going on with theirs");
                 }
                 Err(trouble) => return Err(trouble),
@@ -122,21 +107,103 @@ impl Login {
         Err(StoreError::Busy.into())
     }
 
-    async fn basis(&self, memory: &mut Memory, request: &IssueRequest) -> Result<Stored, Trouble> {
-        let Some(record) = self.read(memory).await? else {
-            return Ok(Stored::Exchange(Basis { grant: self.begin(), base: None }));
+    /// What can be had while something is unsaved for this reason: the token that came with it, or, with `None`, another
+    /// exchange under the lease that is still held.
+    fn despite(
+        &self,
+        error: StoreError,
+        memory: &Memory,
+        request: &IssueRequest,
+    ) -> Result<Option<IssuedToken>, Trouble> {
+        if !matches!(error, StoreError::Foreign)
+            && let Next::Adopt(token) = self.next(memory, request)?
+        {
+            return Ok(Some(token));
+        }
+        if memory.lease.is_some() { Ok(None) } else { Err(error.into()) }
+    }
+
+    /// Step one. The lease, or the token that its holder has brought by the time we look.
+    async fn lease(
+        &self,
+        memory: &mut Memory,
+        request: &IssueRequest,
+        patience: Duration,
+    ) -> Result<Option<IssuedToken>, Trouble> {
+        let mut waits = Doubling::new(FIRST_LOOK, LAST_LOOK);
+        loop {
+            let refused = match self.timed(self.store.lease(ttl(request))).await {
+                Ok(lease) => {
+                    memory.lease = Some(lease);
+                    return Ok(None);
+                }
+                Err(refused) => refused,
+            };
+            // A store that cannot be written may still be read, and what is wrong with the login may be the true trouble.
+            let trouble = match self.look(memory).await {
+                Ok(()) => match self.next(memory, request) {
+                    Ok(Next::Adopt(token)) => return Ok(Some(self.adopted(token))),
+                    Ok(Next::Exchange(_)) => None,
+                    Err(trouble) => Some(trouble),
+                },
+                // Whoever holds the lease may be about to sign in; where nobody can, the place itself may be missing.
+                Err(StoreError::Gone) => None,
+                Err(error) => Some(error.into()),
+            };
+            if request.is_cancelled() {
+                return Err(IssueError::cancelled().into());
+            }
+            if !refused.is_busy() || self.clock.now().mono >= patience {
+                return Err(trouble.unwrap_or(refused.into()));
+            }
+            sleep(waits.next().unwrap_or(LAST_LOOK).mul_f64(0.5 + fastrand::f64())).await;
+        }
+    }
+
+    /// Step two: reads what is stored, and brings the memory up to it.
+    pub(super) async fn look(&self, memory: &mut Memory) -> Result<(), StoreError> {
+        let stored = self.timed(self.store.load()).await?;
+        match (memory.weigh(&self.identity, stored.as_ref()), stored) {
+            (Standing::Open(base), _) => memory.rebase(base),
+            (Standing::Saved, Some(stored)) => memory.settle(stored),
+            (Standing::Counts, Some(stored)) => {
+                if memory.unsaved.is_some() {
+                    tracing::warn!(target: TARGET, "an unsaved refresh token was given up: another login counts by now");
+                }
+                memory.settle(stored);
+            }
+            (Standing::Lost(error), stored) => {
+                if let (StoreError::RolledBack, Some(older)) = (&error, stored) {
+                    memory.distrust(older.revision());
+                }
+                // What is there is not ours to guard: somebody may want to sign in.
+                if matches!(error, StoreError::Gone | StoreError::Foreign) {
+                    self.release(memory).await;
+                }
+                return Err(error);
+            }
+            (Standing::Saved | Standing::Counts, None) => {}
+        }
+        Ok(())
+    }
+
+    /// What follows from what is known and unsaved.
+    pub(super) fn next(&self, memory: &Memory, request: &IssueRequest) -> Result<Next, Trouble> {
+        let (content, base) = match (&memory.unsaved, &memory.known) {
+            (Some(unsaved), _) => (unsaved.record.content(), unsaved.record.replaces()),
+            (None, Some(known)) => (known.content(), Some(known.revision())),
+            (None, None) => return Ok(Next::Exchange(Basis { grant: self.begin(), base: None })),
         };
-        let base = Some(record.revision());
-        match record.into_content() {
-            Content::Grant(grant) => Ok(match self.adopt(&grant, request) {
-                Some(token) => Stored::Adopted(token),
-                None => Stored::Exchange(Basis { grant, base }),
+        match content {
+            Content::Grant(grant) => Ok(match self.wanted(grant, request) {
+                Some(token) => Next::Adopt(token),
+                None => Next::Exchange(Basis { grant: grant.clone(), base }),
             }),
             Content::Tombstone(tombstone) => {
                 let ours = self.grant.refresh_token().as_ref().map(Fingerprint::of);
                 // A refresh token that this login did not begin with: the user has signed in again.
                 if ours.as_ref() != tombstone.origin() && self.handed().is_none() {
-                    return Ok(Stored::Exchange(Basis { grant: self.begin(), base }));
+                    return Ok(Next::Exchange(Basis { grant: self.begin(), base }));
                 }
                 let code = OAuthCode::new(tombstone.code());
                 let code = code.ok_or_else(|| StoreError::Corrupt("a tombstone without a code".into()))?;
@@ -147,29 +214,10 @@ impl Login {
         }
     }
 
-    /// What is stored, if it is this login.
-    pub(super) async fn read(&self, memory: &mut Memory) -> Result<Option<Record>, Trouble> {
-        match self.timed(self.store.load()).await? {
-            Some(record) if *record.identity() != self.identity => Err(StoreError::Foreign.into()),
-            Some(record) => {
-                let grant = match record.content() {
-                    Content::Grant(grant) => Some(grant.clone()),
-                    Content::Tombstone(_) => None,
-                };
-                memory.seen(record.revision(), grant);
-                Ok(Some(record))
-            }
-            None if memory.seen.is_some() => Err(StoreError::Gone.into()),
-            None => Ok(None),
-        }
-    }
-
-    /// The stored access token, if it is what is wanted now.
-    fn adopt(&self, grant: &StoredGrant, request: &IssueRequest) -> Option<IssuedToken> {
-        let adopted = self.wanted(grant, request)?;
+    pub(super) fn adopted(&self, token: IssuedToken) -> IssuedToken {
         self.counts.adopted.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(target: TARGET, "took up a token from the store");
-        Some(adopted)
+        token
     }
 
     /// The access token of a login, if it fits, is not due yet, and is not the one that another is wanted for.
@@ -187,119 +235,15 @@ impl Login {
         (!is_due).then(|| token.at(now).expires_in(remaining))
     }
 
-    /// Step three. What comes back is good, whatever else happens: an `Err` has brought nothing new.
-    pub(super) async fn rotate(
-        &self,
-        lease: &Lease,
-        from: &StoredGrant,
-        request: &IssueRequest,
-    ) -> Result<(StoredGrant, Result<IssuedToken, IssueError>), Trouble> {
-        // Whatever was waited for: from here on the lease outlasts the exchange.
-        self.timed(self.store.renew(lease, ttl(request))).await?;
-        if request.is_cancelled() {
-            return Err(IssueError::cancelled().into());
-        }
-        let sent = self.clock.wall();
-        let Exchanged { issued, refresh_token } = tokio::select! {
-            biased;
-            exchanged = self.exchange(Some(from), request) => exchanged,
-            never = self.keep(lease, ttl(request)) => match never {},
-        };
-        let issued = match (issued, &refresh_token) {
-            (Err(error), None) => return Err(error.into()),
-            (issued, _) => issued,
-        };
-        let access_token = issued.as_ref().ok().map(|issued| StoredToken::new(issued, sent));
-        Ok((from.renewed(refresh_token, access_token, self.grant.terms()), issued))
-    }
-
-    async fn exchange(&self, from: Option<&StoredGrant>, request: &IssueRequest) -> Exchanged {
-        let refresh_token = from.and_then(StoredGrant::refresh_token);
-        let exchange = timeout(request.time_limit(), self.grant.exchange(refresh_token, request));
-        let exchanged = exchange.await.unwrap_or_else(|_| Exchanged {
-            issued: Err(IssueError::of_rule(Delivery::Unknown, "attempt-timeout")),
-            refresh_token: None,
-        });
-        if exchanged.issued.is_ok() {
-            self.counts.exchanged.fetch_add(1, Ordering::Relaxed);
-        }
-        exchanged
-    }
-
-    /// Renews the lease for as long as it is polled.
-    async fn keep(&self, lease: &Lease, ttl: Duration) -> Infallible {
-        loop {
-            sleep(ttl / 3).await;
-            if let Err(error) = self.timed(self.store.renew(lease, ttl)).await {
-                tracing::warn!(target: TARGET, rule = error.rule(), "the lease could not be renewed during an exchange");
-            }
-        }
-    }
-
-    /// Step four.
-    async fn commit(
-        &self,
-        lease: &Lease,
-        memory: &mut Memory,
-        new: Basis,
-        issued: Result<IssuedToken, IssueError>,
-        request: &IssueRequest,
-    ) -> Result<IssuedToken, Trouble> {
-        let Basis { grant, base } = new;
-        let record = Record::after(base, Content::Grant(grant.clone()));
-        match self.timed(self.store.commit(lease, &record)).await {
-            Ok(()) => {
-                tracing::debug!(target: TARGET, revision = record.revision().get(), "exchanged and saved");
-                memory.seen(record.revision(), Some(grant));
-                Ok(issued?)
-            }
-            // Nothing was spent, so nothing is lost.
-            Err(_) if grant.refresh_token().is_none() => Ok(issued?),
-            Err(StoreError::Stale) => {
-                tracing::warn!(target: TARGET, "somebody has replaced the login during the exchange: theirs counts");
-                let theirs = self.read(memory).await.ok().flatten().map(Record::into_content);
-                let token = match &theirs {
-                    Some(Content::Grant(theirs)) => self.adopt(theirs, request),
-                    Some(Content::Tombstone(_)) | None => None,
-                };
-                Ok(token.map_or(issued, Ok)?)
-            }
-            Err(error) => {
-                tracing::warn!(target: TARGET, rule = error.rule(), "{UNSAVED}");
-                memory.unsaved = Some(Unsaved { grant, base, lease: None });
-                Ok(issued?.unsaved(true))
-            }
-        }
-    }
-
-    /// The server's last word on a login that nobody has replaced.
-    async fn condemn(&self, lease: &Lease, from: &Basis, error: IssueError) -> IssueError {
-        if let Verdict::Rejected(code) = error.verdict() {
-            let tombstone = Content::Tombstone(Tombstone::of(&from.grant, code));
-            if let Err(error) = self.timed(self.store.commit(lease, &Record::after(from.base, tombstone))).await {
-                tracing::warn!(target: TARGET, rule = error.rule(), "a rejected login could not be marked as such");
-            }
-        }
-        error.with_advice(SIGN_IN)
-    }
-
     /// A login as it begins, with the grant's own refresh token.
     pub(super) fn begin(&self) -> StoredGrant {
         StoredGrant::begun(self.identity.clone(), self.grant.terms(), self.grant.refresh_token())
     }
 
-    pub(super) async fn lease_patiently(&self, ttl: Duration) -> Result<Lease, StoreError> {
-        let patience = self.clock.now().mono.saturating_add(self.lease_wait);
-        loop {
-            match self.timed(self.store.lease(ttl)).await {
-                Err(refused) if refused.is_busy() && self.clock.now().mono < patience => sleep(LAST_LOOK).await,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    pub(super) async fn release(&self, lease: Lease) {
-        if let Err(error) = self.timed(self.store.release(lease)).await {
+    pub(super) async fn release(&self, memory: &mut Memory) {
+        if let Some(lease) = memory.lease.take()
+            && let Err(error) = self.timed(self.store.release(lease)).await
+        {
             tracing::debug!(target: TARGET, rule = error.rule(), "a lease was left to its time limit");
         }
     }
@@ -310,14 +254,29 @@ impl Login {
     }
 }
 
-enum Entry {
-    Leased(Lease),
-    Adopted(IssuedToken),
+/// The memory, for the length of a transaction: whatever cuts that short, a lease that protects nothing ends with it.
+pub(super) struct Session(OwnedMutexGuard<Memory>);
+
+impl Deref for Session {
+    type Target = Memory;
+
+    fn deref(&self) -> &Memory {
+        &self.0
+    }
 }
 
-enum Stored {
-    Exchange(Basis),
-    Adopted(IssuedToken),
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Memory {
+        &mut self.0
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.needs_its_lease() {
+            self.lease = None;
+        }
+    }
 }
 
 /// A lease outlasts an exchange that takes all of its time, and the store's calls around it.
@@ -326,9 +285,8 @@ pub(super) fn ttl(request: &IssueRequest) -> Duration {
 }
 
 pub(super) const TARGET: &str = "steadfast::rotation";
-const UNSAVED: &str = "a rotated refresh token could not be saved; it is kept in memory, and tried again";
+pub(super) const LAST_LOOK: Duration = Duration::from_millis(100);
+pub(super) const ROUNDS: u32 = 3;
 const LEASE_MARGIN: Duration = Duration::from_secs(15);
 const STORE_CALL: Duration = Duration::from_secs(5);
 const FIRST_LOOK: Duration = Duration::from_millis(5);
-const LAST_LOOK: Duration = Duration::from_millis(100);
-const ROUNDS: u32 = 3;

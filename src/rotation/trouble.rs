@@ -1,6 +1,6 @@
 //! Why there is no token, and what it means for the login.
 
-use crate::{Delivery, IssueError, Verdict, store::StoreError};
+use crate::{Delivery, IssueError, Verdict, oauth, store::StoreError};
 
 /// Why a transaction brought no token.
 pub(super) enum Trouble {
@@ -31,10 +31,9 @@ pub(super) fn failed(error: StoreError) -> IssueError {
     IssueError::new(Verdict::Transient, Delivery::NotSent, rule, error)
 }
 
-/// Whether a rejection is about the refresh token. One about the client or the request is no reason to end a login that
-/// other processes use with success.
+/// Whether a rejection is about the refresh token.
 pub(super) fn condemns(error: &IssueError) -> bool {
-    matches!(error.verdict(), Verdict::Rejected(code) if ABOUT_THE_LOGIN.contains(&code.as_str()))
+    matches!(error.verdict(), Verdict::Rejected(code) if oauth::condemns(code.as_str()))
 }
 
 /// Under an [`IssueError`]: the stored login is a tombstone.
@@ -45,15 +44,3 @@ pub(super) struct Condemned;
 pub(super) const SIGN_IN: &str = "sign in again: the login was revoked, or its refresh token was used up by a process that ended \
                        before it could save the next one";
 const OTHER_LOGIN: &str = "the store holds another login: start again with that account and client, or sign in again";
-const ABOUT_THE_LOGIN: &[&str] = &[
-    "invalid_grant",
-    "invalid_token",
-    "refresh_token_expired",
-    "refresh_token_reused",
-    "refresh_token_invalidated",
-    "refresh_token_not_found",
-    "bad_refresh_token",
-    "invalid_refresh_token",
-    "token_expired",
-    "token_revoked",
-];

@@ -45,6 +45,10 @@ pub enum StoreError {
     /// contents.
     #[error("the stored login is gone: sign in again, or restore it if nobody signed out")]
     Gone,
+    /// The store was put back to an earlier state: what it holds is older than what this process has seen there, and its
+    /// refresh token is spent.
+    #[error("the stored login is older than one that was stored before: restore the newer one, or sign in again")]
+    RolledBack,
 }
 
 impl StoreError {
@@ -71,6 +75,7 @@ impl StoreError {
             Self::Stale => "store-changed",
             Self::LeaseLost => "store-lease-lost",
             Self::Gone => "store-login-gone",
+            Self::RolledBack => "store-rolled-back",
         }
     }
 }

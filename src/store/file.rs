@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Read, Seek, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -56,13 +56,7 @@ pub struct FileStore(Arc<Paths>);
 impl FileStore {
     /// The login at this path; nothing is opened yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        let login = path.into();
-        let beside = |ending: &str| {
-            let mut name = login.file_name().unwrap_or_default().to_os_string();
-            name.push(ending);
-            login.with_file_name(name)
-        };
-        Self(Arc::new(Paths { lock: beside(".lock"), new: beside(".new"), login }))
+        Self(Arc::new(Paths::of(path.into())))
     }
 }
 
@@ -86,7 +80,7 @@ impl GrantStore for FileStore {
     async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
         // Holds the lock to the end, also when nobody waits for it any more.
         let (held, record) = (self.held(lease)?, record.clone());
-        blocking(move || held.commit(&record)).await
+        blocking(move || held.commit(&record, &Disk::REAL)).await
     }
 
     async fn release(&self, lease: Lease) -> Result<(), StoreError> {
@@ -113,6 +107,15 @@ struct Paths {
 }
 
 impl Paths {
+    fn of(login: PathBuf) -> Self {
+        let beside = |ending: &str| {
+            let mut name = login.file_name().unwrap_or_default().to_os_string();
+            name.push(ending);
+            login.with_file_name(name)
+        };
+        Self { lock: beside(".lock"), new: beside(".new"), login }
+    }
+
     fn lease(self: Arc<Self>) -> Result<Held, StoreError> {
         if is_plain(&self.lock).map_err(failed)? == Some(false) {
             return Err(StoreError::NotPrivate);
@@ -180,11 +183,14 @@ impl Held {
         }
     }
 
-    fn commit(&self, record: &Record) -> Result<(), StoreError> {
+    fn commit(&self, record: &Record, disk: &Disk) -> Result<(), StoreError> {
         let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
         self.still()?;
-        if self.paths.load()?.as_ref().map(Record::revision) != record.replaces() {
-            return Err(StoreError::Stale);
+        match self.paths.load()?.as_ref().map(Record::revision) {
+            // An earlier try got as far as moving it.
+            stored if stored == Some(record.revision()) => return (disk.sync)(&self.paths.login).map_err(failed),
+            stored if stored == record.replaces() => {}
+            Some(_) | None => return Err(StoreError::Stale),
         }
         let mut file = match new.take() {
             Some(file) => file,
@@ -198,8 +204,12 @@ impl Held {
         }
         // Closed before it is moved, as some systems want it.
         drop(file);
-        fs::rename(&self.paths.new, &self.paths.login).map_err(failed)?;
-        sync_directory(&self.paths.login).map_err(failed)
+        if let Err(error) = (disk.rename)(&self.paths.new, &self.paths.login) {
+            // It holds the room for the next try, and is removed with the lease.
+            *new = options().write(true).open(&self.paths.new).ok();
+            return Err(failed(error));
+        }
+        (disk.sync)(&self.paths.login).map_err(failed)
     }
 }
 
@@ -212,6 +222,16 @@ impl Drop for Held {
         // Closing is not enough: a child process that somebody is just starting has the lock as well, until it execs.
         let _ = self.lock.unlock();
     }
+}
+
+/// The two calls that can fail when everything is written; a test lets them.
+struct Disk {
+    rename: fn(&Path, &Path) -> io::Result<()>,
+    sync: fn(&Path) -> io::Result<()>,
+}
+
+impl Disk {
+    const REAL: Self = Self { rename: |from, to| fs::rename(from, to), sync: sync_directory };
 }
 
 fn write_whole(file: &mut File, text: &[u8]) -> io::Result<()> {
@@ -234,3 +254,58 @@ fn failed(error: io::Error) -> StoreError {
 /// Twice this is more than an access token that fits into a header.
 const ROOM: u64 = 16 * 1024;
 const MOST: u64 = 1024 * 1024;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
+mod tests {
+    use super::*;
+    use crate::store::{Content, Identity, StoredGrant, Terms};
+
+    #[test]
+    fn a_commit_whose_flush_failed_is_flushed_by_the_next_try() {
+        let (_directory, held) = held();
+        let record = record();
+        let broken = Disk { sync: |_| Err(io::Error::other("i/o error")), ..Disk::REAL };
+        for _ in 0..2 {
+            assert!(matches!(held.commit(&record, &broken), Err(StoreError::Unavailable(_))));
+        }
+        held.commit(&record, &Disk::REAL).unwrap();
+        assert_eq!(held.paths.load().unwrap().unwrap().revision(), record.revision());
+        let other = self::record();
+        assert!(
+            matches!(held.commit(&other, &Disk::REAL), Err(StoreError::Stale)),
+            "another commit of the same number"
+        );
+    }
+
+    #[test]
+    fn a_move_that_failed_keeps_its_room_for_the_next_try_and_leaves_nothing_behind() {
+        let broken = Disk { rename: |_, _| Err(io::Error::other("i/o error")), ..Disk::REAL };
+        let (directory, held) = held();
+        assert!(matches!(held.commit(&record(), &broken), Err(StoreError::Unavailable(_))));
+        assert!(held.new.lock().unwrap().is_some());
+        held.commit(&record(), &Disk::REAL).unwrap();
+        drop(held);
+
+        let held = Arc::new(Paths::of(directory.path().join("login.json"))).lease().unwrap();
+        let second = Record::after(held.paths.load().unwrap().map(|stored| stored.revision()), content());
+        assert!(matches!(held.commit(&second, &broken), Err(StoreError::Unavailable(_))));
+        drop(held);
+        let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.filter(|name| name.to_string_lossy().ends_with(".new")).count(), 0);
+    }
+
+    fn held() -> (tempfile::TempDir, Held) {
+        let directory = tempfile::tempdir().unwrap();
+        let held = Arc::new(Paths::of(directory.path().join("login.json"))).lease().unwrap();
+        (directory, held)
+    }
+
+    fn record() -> Record {
+        Record::after(None, content())
+    }
+
+    fn content() -> Content {
+        Content::Grant(StoredGrant::new(Identity::new("alice", "https://x/", "app"), Terms::default(), "rt-1"))
+    }
+}

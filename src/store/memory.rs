@@ -77,8 +77,10 @@ impl GrantStore for MemoryStore {
 
     async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
         let mut kept = self.latest(lease)?;
-        if kept.record.as_ref().map(Record::revision) != record.replaces() {
-            return Err(StoreError::Stale);
+        match kept.record.as_ref().map(Record::revision) {
+            stored if stored == Some(record.revision()) => return Ok(()),
+            stored if stored == record.replaces() => {}
+            Some(_) | None => return Err(StoreError::Stale),
         }
         kept.record = Some(record.clone());
         Ok(())

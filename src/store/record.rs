@@ -12,21 +12,27 @@ use crate::{IssuedToken, OAuthCode};
 
 mod document;
 
-/// The store's counter: each commit writes the next number. The first is 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision(u64);
+/// Which commit it is: the store's counter, the first is 1, and a mark that no other commit has. A store that was emptied
+/// counts from 1 again; the mark keeps what is there then from being taken for what was there before.
+///
+/// Displayed as one word, for stores that compare texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Revision {
+    number: u64,
+    mark: u64,
+}
 
 impl Revision {
-    /// The number itself.
+    /// The counter alone.
     #[must_use]
     pub const fn get(self) -> u64 {
-        self.0
+        self.number
     }
 }
 
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "{}-{:016x}", self.number, self.mark)
     }
 }
 
@@ -48,6 +54,7 @@ impl fmt::Display for Revision {
 #[derive(Clone, Debug)]
 pub struct Record {
     revision: Revision,
+    replaces: Option<Revision>,
     content: Content,
 }
 
@@ -65,7 +72,8 @@ impl Record {
     /// The record to put in the place of this revision, or of nothing.
     #[must_use]
     pub fn after(replaced: Option<Revision>, content: Content) -> Self {
-        Self { revision: Revision(replaced.map_or(0, Revision::get).saturating_add(1)), content }
+        let number = replaced.map_or(0, Revision::get).saturating_add(1);
+        Self { revision: Revision { number, mark: fastrand::u64(..) }, replaces: replaced, content }
     }
 
     /// The revision it is stored under.
@@ -74,23 +82,17 @@ impl Record {
         self.revision
     }
 
-    /// The revision that has to be stored for this one to be committed; `None`: nothing may be stored.
+    /// The revision that has to be stored for this one to be committed; `None`: nothing may be stored. Known of a record
+    /// that was made to be committed, not of one that was read.
     #[must_use]
     pub const fn replaces(&self) -> Option<Revision> {
-        match self.revision.0.saturating_sub(1) {
-            0 => None,
-            previous => Some(Revision(previous)),
-        }
+        self.replaces
     }
 
     /// What it holds.
     #[must_use]
     pub const fn content(&self) -> &Content {
         &self.content
-    }
-
-    pub(crate) fn into_content(self) -> Content {
-        self.content
     }
 
     /// Whose login it is.
@@ -102,10 +104,21 @@ impl Record {
         }
     }
 
+    /// Whether both come from one sign-in.
+    pub(crate) fn is_of_the_sign_in_of(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.content.position().0, other.content.position().0);
+        ours.is_some() && ours == theirs
+    }
+
+    /// Whether it is a state from before `other`, of the same sign-in.
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        self.is_of_the_sign_in_of(other) && self.content.position().1 < other.content.position().1
+    }
+
     /// As JSON text; a secret as a whole.
     #[must_use]
     pub fn to_json(&self) -> SecretString {
-        document::write(self.revision.0, self.content.clone())
+        document::write(self.revision, self.content.clone())
     }
 
     /// From JSON text.
@@ -114,7 +127,17 @@ impl Record {
     /// [`StoreError::Corrupt`] or [`StoreError::Newer`].
     pub fn from_json(text: &str) -> Result<Self, StoreError> {
         let (revision, content) = document::read(text)?;
-        Ok(Self { revision: Revision(revision), content })
+        Ok(Self { revision, replaces: None, content })
+    }
+}
+
+impl Content {
+    /// The sign-in that it comes from, and how many exchanges came between.
+    const fn position(&self) -> (Option<&Fingerprint>, u64) {
+        match self {
+            Self::Grant(grant) => (grant.origin.as_ref(), grant.turn),
+            Self::Tombstone(tombstone) => (tombstone.origin.as_ref(), tombstone.turn),
+        }
     }
 }
 
@@ -187,6 +210,8 @@ pub struct StoredGrant {
     identity: Identity,
     terms: Terms,
     origin: Option<Fingerprint>,
+    /// Exchanges since signing in. Unlike the store's counter it goes on where the store's contents were lost and put back.
+    turn: u64,
     refresh_token: Option<SecretString>,
     access_token: Option<StoredToken>,
 }
@@ -199,7 +224,7 @@ impl StoredGrant {
 
     pub(crate) fn begun(identity: Identity, terms: Terms, refresh_token: Option<SecretString>) -> Self {
         let origin = refresh_token.as_ref().map(Fingerprint::of);
-        Self { identity, terms, origin, refresh_token, access_token: None }
+        Self { identity, terms, origin, turn: 0, refresh_token, access_token: None }
     }
 
     /// The same login after an exchange. An answer without a refresh token leaves the old one in use (RFC 6749 §6).
@@ -214,6 +239,7 @@ impl StoredGrant {
             identity: self.identity.clone(),
             terms,
             origin: self.origin.clone(),
+            turn: self.turn.saturating_add(1),
             refresh_token: refresh_token.or_else(|| self.refresh_token.clone()),
             access_token,
         }
@@ -235,6 +261,10 @@ impl StoredGrant {
     #[must_use]
     pub const fn refresh_token(&self) -> Option<&SecretString> {
         self.refresh_token.as_ref()
+    }
+
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.refresh_token.as_ref().map(Fingerprint::of)
     }
 
     /// The access token that came with it, if one did.
@@ -298,13 +328,16 @@ pub struct Tombstone {
     identity: Identity,
     code: String,
     origin: Option<Fingerprint>,
+    #[serde(default)]
+    turn: u64,
 }
 
 impl Tombstone {
     /// For this login, rejected with this code.
     #[must_use]
     pub fn of(grant: &StoredGrant, code: &OAuthCode) -> Self {
-        Self { identity: grant.identity.clone(), code: code.as_str().to_owned(), origin: grant.origin.clone() }
+        let StoredGrant { identity, origin, turn, .. } = grant.clone();
+        Self { identity, code: code.as_str().to_owned(), origin, turn }
     }
 
     /// The code it was rejected with.

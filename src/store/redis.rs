@@ -20,22 +20,30 @@ use crate::schedule::Doubling;
 
 /// Keeps a login on a Redis server (6 or later, or Valkey), for all machines that reach it.
 ///
-/// A lease is a key with an owner's token and a time to live (`SET NX PX`), renewed and deleted only by its owner. Each
-/// lease also draws the next number of a counter, and a commit is refused once a later number was drawn: an
-/// owner that stalled beyond its lease cannot write over what came after it (*fencing*). All of that are scripts, which
-/// the server runs as one step. The names of the keys hold a hash of the login's name, so they tell nothing.
+/// A lease is a key with an owner's token and a time to live (`SET NX PX`), renewed and deleted only by its owner. The server
+/// also remembers whose lease was the latest, and refuses everybody else's commit: an owner that stalled beyond its lease
+/// cannot write over what came after it (*fencing*), not even where the server has lost its contents in between. All of
+/// that are scripts, which the server runs as one step. The names of the keys hold a hash of the login's name, so they
+/// tell nothing.
 ///
 /// Waiters poll: a message on release is lost with a connection, so a waiter would have to poll all the same, and
 /// publishing takes rights that a cautious ACL does not give.
 ///
 /// What the server forgets, nobody knows: run it with `appendonly yes`, and with `min-replicas-to-write` where it fails
-/// over, or a commit may be lost after it was acknowledged.
+/// over, or a commit may be lost after it was acknowledged. A login is no cache entry: keep it on an instance that evicts
+/// nothing (`maxmemory-policy noeviction`), or on one of the `volatile-` policies, which spare keys without a time to live;
+/// of the three keys only the lease has one. Under an `allkeys-` policy the login goes when memory is short, and is
+/// [gone](StoreError::Gone). An instance that is full and evicts nothing refuses to write: leases fail, and nothing is
+/// exchanged.
 ///
-/// ```no_run
+/// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
 /// use steadfast::store::{GrantStore, RedisStore};
 ///
-/// let store = RedisStore::open("redis://worker:s3cret@redis.example.com/0", "billing/alice")?;
+/// // For instance redis://worker:s3cret@redis.example.com/0
+/// # let Ok(_) = std::env::var("REDIS_URL") else { return Ok(()) }; // `.ci/run` starts a server and sets it
+/// let url = std::env::var("REDIS_URL")?;
+/// let store = RedisStore::open(&url, "billing/alice")?;
 /// assert!(store.load().await?.is_none());
 /// # Ok(()) }
 /// ```
@@ -49,7 +57,8 @@ pub struct RedisStore {
 struct Keys {
     login: String,
     lease: String,
-    fence: String,
+    /// The owner of the latest lease, kept when the lease has ended.
+    latest: String,
 }
 
 impl RedisStore {
@@ -79,7 +88,7 @@ impl RedisStore {
         let hash: String = Sha256::digest(login).iter().map(|byte| format!("{byte:02x}")).collect();
         // In braces, so that a cluster keeps all three in one place.
         let key = |kind| format!("steadfast:{{{hash}}}:{kind}");
-        Self { connection, keys: Keys { login: key("login"), lease: key("lease"), fence: key("fence") } }
+        Self { connection, keys: Keys { login: key("login"), lease: key("lease"), latest: key("latest") } }
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
@@ -101,25 +110,19 @@ impl GrantStore for RedisStore {
     async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
         let owner = format!("{:032x}", fastrand::u128(..));
         // Made first: if the answer gets lost, or nobody waits for it, dropping this takes the lease back.
-        let mut held = Held { store: self.clone(), owner, fence: String::new(), ended: AtomicBool::new(false) };
-        let keys = [&*self.keys.lease, &*self.keys.fence];
-        let fence: Option<u64> = self.ask(&script(LEASE, &keys, &[&held.owner, &millis(ttl)])).await?;
-        match fence {
-            Some(fence) => {
-                held.fence = fence.to_string();
-                Ok(Lease::holding(held))
-            }
-            None => {
-                held.ended.store(true, Ordering::Relaxed);
-                Err(StoreError::Busy)
-            }
+        let held = Held { store: self.clone(), owner, ended: AtomicBool::new(false) };
+        let keys = [&*self.keys.lease, &*self.keys.latest];
+        if self.ask(&script(LEASE, &keys, &[&held.owner, &millis(ttl)])).await? {
+            return Ok(Lease::holding(held));
         }
+        held.ended.store(true, Ordering::Relaxed);
+        Err(StoreError::Busy)
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), StoreError> {
         let held = self.held(lease)?;
-        let keys = [&*self.keys.lease, &*self.keys.fence];
-        let ours: bool = self.ask(&script(RENEW, &keys, &[&held.owner, &held.fence, &millis(ttl)])).await?;
+        let keys = [&*self.keys.lease, &*self.keys.latest];
+        let ours: bool = self.ask(&script(RENEW, &keys, &[&held.owner, &millis(ttl)])).await?;
         if ours { Ok(()) } else { Err(StoreError::LeaseLost) }
     }
 
@@ -132,12 +135,11 @@ impl GrantStore for RedisStore {
 
     async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
         let held = self.held(lease)?;
-        let number = |revision: super::Revision| revision.get().to_string();
-        let (replaces, revision) = (record.replaces().map(number).unwrap_or_default(), number(record.revision()));
-        let text = record.to_json();
-        let keys = [&*self.keys.login, &*self.keys.fence];
+        let replaces = record.replaces().map(|revision| revision.to_string()).unwrap_or_default();
+        let (revision, text) = (record.revision().to_string(), record.to_json());
+        let keys = [&*self.keys.login, &*self.keys.latest];
         let outcome: String =
-            self.ask(&script(COMMIT, &keys, &[&held.fence, &replaces, &revision, text.expose_secret()])).await?;
+            self.ask(&script(COMMIT, &keys, &[&held.owner, &replaces, &revision, text.expose_secret()])).await?;
         match outcome.as_str() {
             "fenced" => Err(StoreError::LeaseLost),
             "stale" => Err(StoreError::Stale),
@@ -163,7 +165,6 @@ impl fmt::Debug for RedisStore {
 struct Held {
     store: RedisStore,
     owner: String,
-    fence: String,
     ended: AtomicBool,
 }
 
@@ -210,20 +211,22 @@ const TRIES: usize = 8;
 const RECORD: &str = "record";
 
 const LEASE: &str = "
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return redis.call('INCR', KEYS[2]) end
-return false";
+if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 0 end
+redis.call('SET', KEYS[2], ARGV[1])
+return 1";
 
 /// A lease that has run out is as good as new while nobody else came.
 const RENEW: &str = "
-if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
-local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1";
 
+/// What is stored already was stored by a commit of ours whose answer got lost.
 const COMMIT: &str = "
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 'fenced' end
-if (redis.call('HGET', KEYS[1], 'revision') or '') ~= ARGV[2] then return 'stale' end
+local stored = redis.call('HGET', KEYS[1], 'revision') or ''
+if stored == ARGV[3] then return 'done' end
+if stored ~= ARGV[2] then return 'stale' end
 redis.call('HSET', KEYS[1], 'revision', ARGV[3], 'record', ARGV[4])
 return 'done'";
 

@@ -98,9 +98,16 @@ async fn only_the_next_revision_is_committed<S: GrantStore>((one, other): (S, S)
     let refused = async |record: &Record| matches!(one.commit(&lease, record).await, Err(StoreError::Stale));
     assert!(refused(&second).await, "{promise}: a second one needs a first");
     one.commit(&lease, &first).await.expect(promise);
-    assert!(refused(&first).await, "{promise}: there is one first");
+    let again = Record::after(None, Content::Grant(grant("rt-1")));
+    assert!(refused(&again).await, "{promise}: there is one first");
     one.commit(&lease, &second).await.expect(promise);
-    assert!(refused(&second).await, "{promise}: and one second");
+    let late = Record::after(Some(first.revision()), Content::Grant(grant("rt-2")));
+    assert!(refused(&late).await, "{promise}: and one second");
+    let mistaken = Record::after(Some(late.revision()), Content::Grant(grant("rt-3")));
+    assert!(refused(&mistaken).await, "{promise}: the whole revision counts, not its number alone");
+    // After an answer that got lost. A store may know its own, or refuse it.
+    let repeated = one.commit(&lease, &second).await;
+    assert!(matches!(repeated, Ok(()) | Err(StoreError::Stale)), "{promise}: what is stored is not committed again");
     assert_eq!(revision(&other).await, Some(second.revision()), "{promise}: what was refused has changed nothing");
     one.release(lease).await.expect(promise);
 }

@@ -15,6 +15,11 @@ pub(crate) fn skipped(what: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");
 }
 
+/// Whether the check must not go without, as `.ci/run` says it.
+pub(crate) fn needs(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
 pub(crate) struct RedisServer {
     pub(crate) port: u16,
     directory: TempDir,
@@ -26,7 +31,7 @@ impl RedisServer {
     pub(crate) async fn start() -> Option<Self> {
         let there = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
         if there.is_err() {
-            assert!(std::env::var_os("STEADFAST_NEEDS_REDIS").is_none(), "there is no redis-server");
+            assert!(!needs("STEADFAST_NEEDS_REDIS"), "there is no redis-server");
             skipped("there is no redis-server on this machine, so the Redis store is not tested");
             return None;
         }

@@ -8,7 +8,7 @@ use crate::Lifetime;
 
 #[test]
 fn every_code_of_the_rejected_list_is_final() {
-    for code in REJECTED {
+    for (code, _) in REJECTED {
         for body in [format!(r#"{{"error":"{code}"}}"#), format!("error={code}&error_description=no")] {
             for status in [200, 400, 401, 403] {
                 let refusal = refused(status, &body);
@@ -45,7 +45,8 @@ fn ambiguous_and_unknown_codes_wait_for_confirmation() {
 
 #[test]
 fn no_code_stands_in_two_lists() {
-    let mut all: Vec<_> = [REJECTED, TRANSIENT, AMBIGUOUS].concat();
+    let rejected: Vec<_> = REJECTED.iter().map(|(code, _)| *code).collect();
+    let mut all: Vec<_> = [&rejected, TRANSIENT, THROTTLED, AMBIGUOUS].concat();
     let count = all.len();
     all.sort_unstable();
     all.dedup();

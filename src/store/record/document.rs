@@ -5,20 +5,21 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::{Content, Fingerprint, Identity, StoredGrant, StoredToken, Terms, Tombstone};
+use super::{Content, Fingerprint, Identity, Revision, StoredGrant, StoredToken, Terms, Tombstone};
 use crate::store::StoreError;
 
-pub(super) fn write(revision: u64, content: Content) -> SecretString {
+pub(super) fn write(revision: Revision, content: Content) -> SecretString {
     let (grant, tombstone) = match content {
         Content::Grant(grant) => (Some(grant.into()), None),
         Content::Tombstone(tombstone) => (None, Some(tombstone)),
     };
-    let document = Document { version: VERSION, revision, grant, tombstone };
+    let Revision { number, mark } = revision;
+    let document = Document { version: VERSION, revision: number, mark, grant, tombstone };
     // Strings and numbers only, so this cannot fail.
     SecretString::from(serde_json::to_string(&document).unwrap_or_default())
 }
 
-pub(super) fn read(text: &str) -> Result<(u64, Content), StoreError> {
+pub(super) fn read(text: &str) -> Result<(Revision, Content), StoreError> {
     // Not serde's own words: they repeat what they stumble over, and that may be a token.
     let corrupt = |error: serde_json::Error| {
         StoreError::Corrupt(format!("line {} column {} of the text", error.line(), error.column()).into())
@@ -27,16 +28,17 @@ pub(super) fn read(text: &str) -> Result<(u64, Content), StoreError> {
     if version > VERSION {
         return Err(StoreError::Newer);
     }
-    let Document { version: _, revision, grant, tombstone } = serde_json::from_str(text).map_err(corrupt)?;
+    let Document { version: _, revision: number, mark, grant, tombstone } =
+        serde_json::from_str(text).map_err(corrupt)?;
     let content = match (grant, tombstone) {
         (Some(grant), None) => Content::Grant(grant.into()),
         (None, Some(tombstone)) => Content::Tombstone(tombstone),
         (Some(_), Some(_)) | (None, None) => return Err(StoreError::Corrupt("neither login nor tombstone".into())),
     };
-    if revision == 0 {
+    if number == 0 {
         return Err(StoreError::Corrupt("a revision of 0".into()));
     }
-    Ok((revision, content))
+    Ok((Revision { number, mark }, content))
 }
 
 /// The text's outermost part, in every version.
@@ -49,6 +51,8 @@ struct Version {
 struct Document {
     version: u32,
     revision: u64,
+    #[serde(default)]
+    mark: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     grant: Option<GrantDocument>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +65,8 @@ struct GrantDocument {
     identity: Identity,
     terms: Terms,
     origin: Option<Fingerprint>,
+    #[serde(default)]
+    turn: u64,
     refresh_token: Option<String>,
     access_token: Option<TokenDocument>,
 }
@@ -75,26 +81,26 @@ struct TokenDocument {
 
 impl From<StoredGrant> for GrantDocument {
     fn from(grant: StoredGrant) -> Self {
-        let StoredGrant { identity, terms, origin, refresh_token, access_token } = grant;
+        let StoredGrant { identity, terms, origin, turn, refresh_token, access_token } = grant;
         let plain = |secret: &SecretString| secret.expose_secret().to_owned();
         let access_token = access_token.map(|token| {
             let StoredToken { secret, issued_at, lifetime, scopes } = token;
             let (issued_at_ms, lifetime_ms) = (millis(issued_at), lifetime.map(millis));
             TokenDocument { secret: plain(&secret), issued_at_ms, lifetime_ms, scopes }
         });
-        Self { identity, terms, origin, refresh_token: refresh_token.as_ref().map(plain), access_token }
+        Self { identity, terms, origin, turn, refresh_token: refresh_token.as_ref().map(plain), access_token }
     }
 }
 
 impl From<GrantDocument> for StoredGrant {
     fn from(document: GrantDocument) -> Self {
-        let GrantDocument { identity, terms, origin, refresh_token, access_token } = document;
+        let GrantDocument { identity, terms, origin, turn, refresh_token, access_token } = document;
         let access_token = access_token.map(|token| {
             let TokenDocument { secret, issued_at_ms, lifetime_ms, scopes } = token;
             let lifetime = lifetime_ms.map(Duration::from_millis);
             StoredToken { secret: secret.into(), issued_at: Duration::from_millis(issued_at_ms), lifetime, scopes }
         });
-        Self { identity, terms, origin, refresh_token: refresh_token.map(Into::into), access_token }
+        Self { identity, terms, origin, turn, refresh_token: refresh_token.map(Into::into), access_token }
     }
 }
 

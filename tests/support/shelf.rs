@@ -1,0 +1,426 @@
+//! A store and an authorization server that trouble strikes at a step of the transaction, for tests on a paused clock.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use steadfast::{
+    IssueError, IssueRequest, IssuedToken, OAuthCode,
+    oauth::Exchanged,
+    rotation::Grant,
+    store::{Content, GrantStore, Identity, Lease, Record, StoreError, StoredGrant, StoredToken, Terms, Tombstone},
+};
+use tokio::time::sleep;
+
+/// A step of the transaction, just before which trouble strikes. The exchange's is before its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    Lease,
+    Load,
+    Renew,
+    Exchange,
+    Commit,
+    Release,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Another process takes the lease, and keeps it until it is mended.
+    Busy,
+    /// Another process takes the lease, and gives it back.
+    Lost,
+    /// Another process takes the lease, puts a new sign-in into the store, and gives it back.
+    Stale,
+    /// The step answers that the store is down, until it is mended.
+    Down,
+    /// The step never answers, until it is mended.
+    Hangs,
+    /// The step does not answer, but is done all the same, 7 s later.
+    Late,
+    /// Another account's login takes the place of ours, under the very same number.
+    Foreign,
+    /// What is stored cannot be read, until it is mended.
+    Corrupt,
+    /// What is stored is removed; the lease is not touched.
+    Gone,
+    /// The server loses all it has, leases included.
+    Flushed,
+    /// A tombstone takes the login's place.
+    Dead,
+    /// The store is put back to the state before the last exchange.
+    Older,
+}
+
+/// One place in a store, and the server whose login is kept there.
+#[derive(Clone)]
+pub(crate) struct Shelf(Arc<Mutex<State>>);
+
+struct State {
+    record: Option<Record>,
+    /// The state before the one that is stored, and its number.
+    before: Option<Record>,
+    latest_lease: u64,
+    is_leased: bool,
+    /// The lease that another process keeps until it is mended.
+    others_lease: Option<u64>,
+    is_corrupt: bool,
+    plan: HashMap<Step, Trouble>,
+    server: Server,
+    /// What was stored when a commit of ours took its place, if we had not spent it.
+    overwritten: Vec<String>,
+    is_pardoned: bool,
+}
+
+/// Rotates refresh tokens without grace. It remembers the reuse of one, and goes on, so that a table shows it.
+#[derive(Default)]
+struct Server {
+    issued: u64,
+    good: HashSet<String>,
+    /// Refresh tokens whose success has reached us.
+    received: HashSet<String>,
+    sent_again: Vec<String>,
+    newest: String,
+    sent: Vec<String>,
+    is_revoked: bool,
+}
+
+impl Shelf {
+    /// Holds a login that was exchanged once: the first refresh token is spent, the second is good.
+    pub(crate) fn new() -> Self {
+        let shelf = Self::empty();
+        {
+            let mut state = shelf.state();
+            let first = StoredGrant::new(identity("alice"), Terms::default(), FIRST);
+            let second = state.server.issue();
+            state.server.good.remove(FIRST);
+            let grant = first.renewed(Some(second.clone().into()), None, Terms::default());
+            state.server.newest = second;
+            state.put(Content::Grant(first));
+            state.put(Content::Grant(grant));
+        }
+        shelf
+    }
+
+    /// Holds nothing; the grant's own refresh token is good.
+    pub(crate) fn empty() -> Self {
+        let mut server = Server::default();
+        server.good.insert(FIRST.to_owned());
+        server.newest = FIRST.to_owned();
+        Self(Arc::new(Mutex::new(State {
+            record: None,
+            before: None,
+            latest_lease: 0,
+            is_leased: false,
+            others_lease: None,
+            is_corrupt: false,
+            plan: HashMap::new(),
+            server,
+            overwritten: Vec::new(),
+            is_pardoned: false,
+        })))
+    }
+
+    pub(crate) fn strike(&self, step: Step, trouble: Trouble) {
+        self.state().plan.insert(step, trouble);
+    }
+
+    /// Takes all trouble away. What it did to the store's contents stays.
+    pub(crate) fn mend(&self) {
+        let mut state = self.state();
+        if state.others_lease == Some(state.latest_lease) {
+            state.is_leased = false;
+        }
+        state.plan.clear();
+        state.is_corrupt = false;
+    }
+
+    /// Trouble at once, at no step in particular.
+    pub(crate) fn now(&self, trouble: Trouble) {
+        self.state().befall(trouble);
+    }
+
+    pub(crate) fn revoke(&self) {
+        self.state().server.is_revoked = true;
+    }
+
+    /// What was stored before is stored again.
+    pub(crate) fn put_back(&self, record: Record) {
+        self.state().record = Some(record);
+    }
+
+    pub(crate) fn record(&self) -> Option<Record> {
+        self.state().record.clone()
+    }
+
+    /// The refresh token that is stored; `dead` for a tombstone.
+    pub(crate) fn stored(&self) -> String {
+        self.state().record.as_ref().map_or_else(|| "nothing".to_owned(), refresh_token)
+    }
+
+    pub(crate) fn account(&self) -> Option<String> {
+        self.state().record.as_ref().map(|record| record.identity().account().to_owned())
+    }
+
+    pub(crate) fn is_leased(&self) -> bool {
+        self.state().is_leased
+    }
+
+    /// The newest refresh token of the login.
+    pub(crate) fn newest(&self) -> String {
+        self.state().server.newest.clone()
+    }
+
+    pub(crate) fn sent(&self) -> Vec<String> {
+        self.state().server.sent.clone()
+    }
+
+    /// What must never happen: a refresh token sent again after its success had come, and another's login written over.
+    pub(crate) fn sins(&self) -> Vec<String> {
+        let state = self.state();
+        let again = state.server.sent_again.iter().map(|token| format!("{token} was sent again"));
+        again.chain(state.overwritten.iter().map(|token| format!("{token} was written over"))).collect()
+    }
+
+    /// Whether commits that begin now are at the host's word, which may write over anything.
+    pub(crate) fn pardon(&self, is_pardoned: bool) {
+        self.state().is_pardoned = is_pardoned;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    async fn step(&self, step: Step) -> Result<(), StoreError> {
+        let trouble = {
+            let mut state = self.state();
+            let trouble = state.plan.get(&step).copied();
+            match trouble {
+                Some(Trouble::Down | Trouble::Hangs | Trouble::Late) | None => {}
+                Some(Trouble::Busy) => state.befall(Trouble::Busy),
+                // These strike once.
+                Some(once) => {
+                    state.plan.remove(&step);
+                    state.befall(once);
+                }
+            }
+            trouble
+        };
+        match trouble {
+            Some(Trouble::Down) => Err(StoreError::unavailable("down")),
+            Some(Trouble::Hangs) => std::future::pending().await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl State {
+    fn befall(&mut self, trouble: Trouble) {
+        match trouble {
+            Trouble::Down | Trouble::Hangs | Trouble::Late => {}
+            Trouble::Busy => {
+                (self.latest_lease, self.is_leased) = (self.latest_lease + 1, true);
+                self.others_lease = Some(self.latest_lease);
+            }
+            Trouble::Lost => (self.latest_lease, self.is_leased) = (self.latest_lease + 1, false),
+            Trouble::Stale => {
+                self.befall(Trouble::Lost);
+                let token = self.server.issue();
+                self.put(Content::Grant(theirs("alice", &token)));
+            }
+            Trouble::Foreign => {
+                let number = self.record.as_ref().map_or(1, |record| record.revision().get());
+                self.record = Some(numbered(number, &Content::Grant(theirs("bob", "rt-bobs"))));
+            }
+            Trouble::Corrupt => self.is_corrupt = true,
+            Trouble::Gone => self.record = None,
+            Trouble::Flushed => {
+                self.record = None;
+                // Counted from the beginning again, as a server that has lost everything does.
+                self.befall(Trouble::Lost);
+            }
+            Trouble::Dead => {
+                if let Some(Content::Grant(grant)) = self.record.as_ref().map(Record::content) {
+                    let code = OAuthCode::new("invalid_grant").unwrap();
+                    self.put(Content::Tombstone(Tombstone::of(&grant.clone(), &code)));
+                }
+            }
+            Trouble::Older => self.record = self.before.clone(),
+        }
+    }
+
+    fn put(&mut self, content: Content) {
+        let replaced = self.record.as_ref().map(Record::revision);
+        self.before = self.record.replace(Record::after(replaced, content));
+    }
+
+    fn commit(&mut self, number: Option<u64>, record: &Record, is_pardoned: bool) -> Result<(), StoreError> {
+        if number != Some(self.latest_lease) {
+            return Err(StoreError::LeaseLost);
+        }
+        if self.is_corrupt {
+            return Err(StoreError::Corrupt("half a login".into()));
+        }
+        if self.record.as_ref().map(Record::revision) != record.replaces() {
+            return Err(StoreError::Stale);
+        }
+        if let Some(replaced) = &self.record {
+            let token = refresh_token(replaced);
+            if !is_pardoned
+                && token != "dead"
+                && !self.server.received.contains(&token)
+                && refresh_token(record) != "dead"
+            {
+                self.overwritten.push(token);
+            }
+        }
+        self.before = self.record.replace(record.clone());
+        Ok(())
+    }
+}
+
+impl Server {
+    fn issue(&mut self) -> String {
+        self.issued += 1;
+        let token = format!("rt-{}", self.issued);
+        self.good.insert(token.clone());
+        token
+    }
+}
+
+struct Held(Shelf, u64);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if state.latest_lease == self.1 {
+            state.is_leased = false;
+        }
+    }
+}
+
+fn number(lease: &Lease) -> Option<u64> {
+    lease.get::<Held>().map(|held| held.1)
+}
+
+#[async_trait::async_trait]
+impl GrantStore for Shelf {
+    async fn lease(&self, _: Duration) -> Result<Lease, StoreError> {
+        self.step(Step::Lease).await?;
+        let mut state = self.state();
+        if state.is_leased {
+            return Err(StoreError::Busy);
+        }
+        (state.latest_lease, state.is_leased) = (state.latest_lease + 1, true);
+        Ok(Lease::holding(Held(self.clone(), state.latest_lease)))
+    }
+
+    async fn renew(&self, lease: &Lease, _: Duration) -> Result<(), StoreError> {
+        self.step(Step::Renew).await?;
+        if number(lease) == Some(self.state().latest_lease) { Ok(()) } else { Err(StoreError::LeaseLost) }
+    }
+
+    async fn load(&self) -> Result<Option<Record>, StoreError> {
+        self.step(Step::Load).await?;
+        let state = self.state();
+        if state.is_corrupt {
+            return Err(StoreError::Corrupt("half a login".into()));
+        }
+        Ok(state.record.clone())
+    }
+
+    async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
+        self.step(Step::Commit).await?;
+        let (number, is_pardoned) = (number(lease), self.state().is_pardoned);
+        let is_late = self.state().plan.get(&Step::Commit) == Some(&Trouble::Late);
+        if is_late {
+            let (shelf, record) = (self.clone(), record.clone());
+            tokio::spawn(async move {
+                sleep(Duration::from_secs(7)).await;
+                let _ = shelf.state().commit(number, &record, is_pardoned);
+            });
+            std::future::pending::<()>().await;
+        }
+        self.state().commit(number, record, is_pardoned)
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+        self.step(Step::Release).await?;
+        drop(lease);
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Grant for Shelf {
+    fn issuer(&self) -> String {
+        ISSUER.to_owned()
+    }
+
+    fn client_id(&self) -> String {
+        CLIENT.to_owned()
+    }
+
+    fn refresh_token(&self) -> Option<SecretString> {
+        Some(FIRST.into())
+    }
+
+    async fn exchange(&self, refresh_token: Option<&SecretString>, _: &IssueRequest) -> Exchanged {
+        let sent = refresh_token.unwrap().expose_secret().to_owned();
+        let struck = self.step(Step::Exchange).await;
+        let mut state = self.state();
+        let server = &mut state.server;
+        server.sent.push(sent.clone());
+        if server.received.contains(&sent) {
+            server.sent_again.push(sent.clone());
+        }
+        let refused = |cause| Exchanged { issued: Err(cause), refresh_token: None };
+        if struck.is_err() {
+            return refused(IssueError::transient("503"));
+        }
+        if server.is_revoked || !server.good.remove(&sent) {
+            return refused(IssueError::rejected(OAuthCode::new("invalid_grant").unwrap(), "revoked"));
+        }
+        let refresh_token = server.issue();
+        server.received.insert(sent);
+        server.newest.clone_from(&refresh_token);
+        let access_token = format!("at-of-{refresh_token}");
+        Exchanged {
+            issued: Ok(IssuedToken::bearer(access_token).expires_in(Duration::from_secs(3600))),
+            refresh_token: Some(refresh_token.into()),
+        }
+    }
+}
+
+pub(crate) fn refresh_token(record: &Record) -> String {
+    match record.content() {
+        Content::Grant(grant) => grant.refresh_token().unwrap().expose_secret().to_owned(),
+        Content::Tombstone(_) | _ => "dead".to_owned(),
+    }
+}
+
+pub(crate) fn identity(account: &str) -> Identity {
+    Identity::new(account, ISSUER, CLIENT)
+}
+
+/// Somebody's sign-in, exchanged once.
+pub(crate) fn theirs(account: &str, refresh_token: &str) -> StoredGrant {
+    let issued = IssuedToken::bearer("at-theirs").expires_in(Duration::from_secs(3600));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let token = StoredToken::new(&issued, now);
+    StoredGrant::new(identity(account), Terms::default(), refresh_token).renewed(None, Some(token), Terms::default())
+}
+
+fn numbered(number: u64, content: &Content) -> Record {
+    let mut record = Record::after(None, content.clone());
+    while record.revision().get() < number {
+        record = Record::after(Some(record.revision()), content.clone());
+    }
+    record
+}
+
+const FIRST: &str = "rt-first";
+const ISSUER: &str = "https://login.example.com/token";
+const CLIENT: &str = "my-cli";
