@@ -155,6 +155,9 @@ pub mod store;
 #[cfg(feature = "oauth2")]
 pub mod rotation;
 
+pub mod provider;
+pub use provider::IdentityProvider;
+
 #[cfg(feature = "testing")]
 pub mod testing;
 

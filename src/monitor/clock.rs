@@ -33,7 +33,12 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Now {
-        Now { mono: self.began.elapsed(), wall: self.wall() }
+        Now { mono: self.mono(), wall: self.wall() }
+    }
+
+    /// Since the clock was made.
+    pub(crate) fn mono(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Since the Unix epoch. The one reading on the path of a valid token.
