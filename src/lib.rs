@@ -158,6 +158,9 @@ pub mod rotation;
 pub mod provider;
 pub use provider::IdentityProvider;
 
+pub mod registry;
+pub use registry::{RegistryError, TokenRegistry};
+
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -50,6 +50,8 @@ pub(crate) struct Inbox {
     /// In the order in which they came: the last word on a token counts.
     pub(crate) words: Vec<Word>,
     pub(crate) reauthenticated: Option<Arc<dyn TokenSource>>,
+    /// The last source that came by reauthentication: who takes the monitor up again later has to take up this.
+    newest: Option<Arc<dyn TokenSource>>,
     /// The driver has taken a rejection and has not shown the outcome yet.
     handling: bool,
     /// How often handles have reauthenticated.
@@ -154,7 +156,7 @@ impl Shared {
             ..View::clone(&self.view())
         };
         self.show(view, &inbox);
-        let unused = inbox.reauthenticated.replace(source);
+        let unused = (inbox.newest.replace(Arc::clone(&source)), inbox.reauthenticated.replace(source));
         drop(inbox);
         drop(unused);
         self.wake.notify_one();
@@ -164,10 +166,24 @@ impl Shared {
     /// Ends everything, whatever the way here: the gate closes, readers and waiters see it, the sink is told. The first
     /// reason given stands.
     pub(crate) fn stop(&self, reason: StopReason) {
-        let mut inbox = self.inbox();
-        if inbox.stopped {
-            return;
+        let inbox = self.inbox();
+        if !inbox.stopped {
+            self.stop_under(inbox, reason);
         }
+    }
+
+    /// Ends everything unless an attempt is in flight or asked for. `false` also where it has ended already.
+    pub(crate) fn stop_at_rest(&self, reason: StopReason) -> bool {
+        let inbox = self.inbox();
+        let in_flight = matches!(self.view().outlook, Outlook::InFlight | Outlook::FailFast(None));
+        let at_rest = !inbox.stopped && !in_flight && !inbox.demanded && !inbox.nudged;
+        if at_rest {
+            self.stop_under(inbox, reason);
+        }
+        at_rest
+    }
+
+    fn stop_under(&self, mut inbox: MutexGuard<'_, Inbox>, reason: StopReason) {
         inbox.stopped = true;
         self.gate.store(CLOSED, Ordering::Release);
         let status = AuthStatus::Stopped(reason);
@@ -181,6 +197,15 @@ impl Shared {
         drop(unused);
         self.turned.notify_waiters();
         self.wake.notify_one();
+    }
+
+    /// The source that the monitor has now, if it is not the one that it began with.
+    pub(crate) fn newest_source(&self) -> Option<Arc<dyn TokenSource>> {
+        self.inbox().newest.clone()
+    }
+
+    pub(crate) fn has_wound_up(&self) -> bool {
+        self.stage.load(Ordering::Acquire) != AT_WORK
     }
 
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
@@ -282,7 +307,8 @@ impl Shared {
         let mut inbox = self.inbox();
         let Inbox { epoch, stopped, .. } = *inbox;
         let handling = inbox.holds_rejection();
-        (std::mem::replace(&mut *inbox, Inbox { handling, epoch, stopped, ..Inbox::default() }), epoch)
+        let newest = inbox.newest.take();
+        (std::mem::replace(&mut *inbox, Inbox { handling, epoch, stopped, newest, ..Inbox::default() }), epoch)
     }
 
     /// The outcome of what was taken is shown.
