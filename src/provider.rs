@@ -154,6 +154,10 @@ impl IdentityProvider {
         drop(self.0.permits.acquire().await);
     }
 
+    pub(crate) fn longest_cadence(&self) -> Duration {
+        self.0.policy.max_probe_interval
+    }
+
     /// Whether a probe is due and nobody has come to make it.
     pub(crate) fn lacks_a_probe(&self) -> bool {
         self.0.gate().breaker.lacks_a_probe(self.0.clock.mono())

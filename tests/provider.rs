@@ -139,7 +139,7 @@ async fn in_an_outage_a_thousand_sources_send_at_most_one_probe_per_cadence() {
     let (before, probes) = taken.split_at(64);
     assert!(before.iter().all(|at| *at == before[0]), "{before:?}");
     let failed = |at: &Duration| *at + LATENCY;
-    let mut cadences = [5, 10, 20, 40].into_iter().chain(std::iter::repeat(60)).map(secs);
+    let mut cadences = [5, 10, 20].into_iter().chain(std::iter::repeat(30)).map(secs);
     let mut last = failed(&before[0]);
     for probe in probes {
         let (gap, cadence) = (*probe - last, cadences.next().unwrap());

@@ -25,7 +25,7 @@ pub struct ProviderPolicy {
     pub open_after: usize,
     /// How often a provider that is down is probed, at first. Doubles with each probe that fails. Defaults to 5s.
     pub probe_interval: Duration,
-    /// How often it is probed at last. Defaults to 1m.
+    /// How often it is probed at last. Defaults to 30s.
     pub max_probe_interval: Duration,
     /// When it has healed, one exchange is let through at a time, and after each step of this length twice as many, if the
     /// last ones have succeeded. Defaults to 1s.
@@ -42,7 +42,7 @@ impl ProviderPolicy {
         max_queued: 4_096,
         open_after: 5,
         probe_interval: Duration::from_secs(5),
-        max_probe_interval: Duration::from_secs(60),
+        max_probe_interval: Duration::from_secs(30),
         ramp_step: Duration::from_secs(1),
         jitter_seed: None,
     };

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::Future,
-    hash::Hash,
+    hash::{Hash, RandomState},
     pin::Pin,
     sync::{
         Arc,
@@ -14,7 +14,12 @@ use std::{
 
 use tokio::{runtime::Handle as Runtime, sync::Notify};
 
-use super::{Registry, TokenRegistry, revival::keep_reviving, shards::Shards, sweep::keep_sweeping};
+use super::{
+    Registry, TokenRegistry,
+    revival::keep_reviving,
+    shards::{Hashing, Shards},
+    sweep::keep_sweeping,
+};
 use crate::{BoxError, BuildError, IdentityProvider, PolicyError, TokenSource, monitor, monitor::clock::Clock};
 
 /// Describes a [`TokenRegistry`] before it begins.
@@ -25,6 +30,7 @@ pub struct Builder<K> {
     idle_after: Duration,
     capacity: usize,
     providers: Vec<IdentityProvider>,
+    hashing: Hashing,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> TokenRegistry<K> {
@@ -48,6 +54,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> TokenRegistry<K> {
             idle_after: IDLE_AFTER,
             capacity: usize::MAX,
             providers: Vec::new(),
+            hashing: Hashing::Random(RandomState::new()),
         }
     }
 }
@@ -83,12 +90,20 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Builder<K> {
         self
     }
 
+    /// Goes through the keys in the same order each time, so that a simulation repeats. Not for keys that come from outside.
+    #[cfg(any(test, feature = "testing"))]
+    #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+    pub fn repeatable(mut self) -> Self {
+        self.hashing = Hashing::Repeatable;
+        self
+    }
+
     /// Makes the registry. Its monitors, and its own few tasks, run on the current tokio runtime.
     ///
     /// # Errors
     /// [`BuildError::NoRuntime`] outside a tokio runtime, [`BuildError::Policy`] for an `idle_after` of zero.
     pub fn build(self) -> Result<TokenRegistry<K>, BuildError> {
-        let Self { factory, customise, idle_after, capacity, providers } = self;
+        let Self { factory, customise, idle_after, capacity, providers, hashing } = self;
         let runtime = Runtime::try_current().map_err(|_| BuildError::NoRuntime)?;
         if idle_after.is_zero() {
             return Err(BuildError::Policy(PolicyError::Zero { field: "idle_after" }));
@@ -99,7 +114,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Builder<K> {
             let sweeper = runtime.spawn(keep_sweeping(weak.clone(), Arc::clone(&crowded), period));
             let revivers = providers.into_iter().map(|provider| runtime.spawn(keep_reviving(weak.clone(), provider)));
             Registry {
-                shards: Shards::new(),
+                shards: Shards::new(hashing),
                 factory,
                 customise,
                 idle_after,
@@ -133,4 +148,4 @@ pub(super) type Customise<K> = Box<dyn Fn(&K, monitor::Builder) -> monitor::Buil
 
 const IDLE_AFTER: Duration = Duration::from_secs(60 * 60);
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
-const LONGEST_PERIOD: Duration = Duration::from_secs(10 * 60);
+const LONGEST_PERIOD: Duration = Duration::from_secs(60 * 60);

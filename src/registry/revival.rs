@@ -14,17 +14,21 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
 {
     let mut states = provider.subscribe();
+    let mut shortest_look = SHORTEST_LOOK;
     // The probers come from all shards in turn, for some may have troubles of their own.
     for round in 0.. {
         let state = *states.borrow_and_update();
         if state == ProviderState::Down {
-            let wait = provider.snapshot().next_probe_in.unwrap_or_default().max(SHORTEST_LOOK);
+            let wait = provider.snapshot().next_probe_in.unwrap_or_default().max(shortest_look);
             let is_still_down = timeout(wait, states.changed()).await.is_err();
             // Sources that have failed together come back together, and nobody else would look between.
             if is_still_down && provider.lacks_a_probe() {
                 let Some(registry) = registry.upgrade() else { return };
                 let prober = (0..).map_while(|nth| registry.kept_waiting_by(&provider, round, nth)).flatten().next();
-                if let Some(tokens) = prober.and_then(|prober| prober.upgrade()) {
+                let prober = prober.and_then(|prober| prober.upgrade());
+                // Where nobody waits for the provider, there is no hurry.
+                shortest_look = if prober.is_some() { SHORTEST_LOOK } else { provider.longest_cadence() };
+                if let Some(tokens) = prober {
                     tokens.retry_now();
                 }
             }

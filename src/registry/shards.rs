@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, Hash, RandomState},
+    hash::{BuildHasher, DefaultHasher, Hash, RandomState},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
@@ -18,10 +18,31 @@ use crate::{AuthStatus, MonitoredTokenSource, StopReason, TokenSource};
 
 pub(super) struct Shards<K> {
     shards: Box<[Shard<K>; SHARDS]>,
-    hasher: RandomState,
+    hasher: Hashing,
 }
 
-pub(super) struct Shard<K>(RwLock<HashMap<K, Entry>>);
+/// Of keys. They may come from outside, so nobody must be able to guess where they fall; unless a simulation wants to.
+#[derive(Clone)]
+pub(super) enum Hashing {
+    Random(RandomState),
+    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "only simulations repeat"))]
+    Repeatable,
+}
+
+impl BuildHasher for Hashing {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        match self {
+            Self::Random(state) => state.build_hasher(),
+            Self::Repeatable => DefaultHasher::new(),
+        }
+    }
+}
+
+pub(super) struct Shard<K>(RwLock<Entries<K>>);
+
+pub(super) type Entries<K> = HashMap<K, Entry, Hashing>;
 
 pub(super) struct Entry {
     pub(super) slot: Slot,
@@ -95,9 +116,9 @@ impl Slot {
 }
 
 impl<K: Hash + Eq> Shards<K> {
-    pub(super) fn new() -> Self {
-        let shards = std::array::from_fn(|_| Shard(RwLock::default()));
-        Self { shards: Box::new(shards), hasher: RandomState::new() }
+    pub(super) fn new(hasher: Hashing) -> Self {
+        let shards = std::array::from_fn(|_| Shard(RwLock::new(HashMap::with_hasher(hasher.clone()))));
+        Self { shards: Box::new(shards), hasher }
     }
 
     pub(super) fn of(&self, key: &K) -> &Shard<K> {
@@ -131,11 +152,11 @@ impl<K> Shards<K> {
 }
 
 impl<K> Shard<K> {
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, HashMap<K, Entry>> {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Entries<K>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn write(&self) -> RwLockWriteGuard<'_, HashMap<K, Entry>> {
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Entries<K>> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     Registry,
     ending::Departure,
-    shards::{Entry, Slot},
+    shards::{Entries, Entry, Slot},
 };
 use crate::{MonitoredTokenSource, TokenSource};
 
@@ -154,7 +154,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Registry<K> {
 type Parting<K> = (MonitoredTokenSource, Departure<K>);
 
 /// A crowd that has gone must not be paid for for ever.
-fn shrink<K: Hash + Eq>(shard: &mut std::collections::HashMap<K, Entry>) {
+fn shrink<K: Hash + Eq>(shard: &mut Entries<K>) {
     if shard.capacity() > 4 * shard.len().max(16) {
         shard.shrink_to(2 * shard.len());
     }

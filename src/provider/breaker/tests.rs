@@ -36,7 +36,7 @@ fn an_answer_to_anybody_begins_the_count_anew() {
 fn probes_go_one_at_a_time_at_a_cadence_that_doubles_up_to_its_cap() {
     let mut breaker = opened();
     let mut now = Duration::ZERO;
-    for (nth, cadence) in (0_u64..).zip([5, 10, 20, 40, 60, 60, 60]) {
+    for (nth, cadence) in (0_u64..).zip([5, 10, 20, 30, 30, 30]) {
         let prober = SourceId(100 + nth);
         assert_eq!(breaker.admit(prober, now + secs(cadence) - MILLISECOND), refused_for(MILLISECOND, secs(cadence)));
         now += secs(cadence);
