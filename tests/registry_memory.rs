@@ -103,7 +103,7 @@ async fn over_a_year_of_coming_and_going_nothing_grows() {
     for _ in 0..12 {
         for half_day in 0..60 {
             is_down.store(half_day % 10 == 3, Ordering::Relaxed);
-            for _ in 0..10 {
+            for _ in 0..5 {
                 let tokens = registry.get(&dice.u32(0..100)).await.unwrap();
                 let _ = tokens.token().await;
                 match dice.u32(0..8) {

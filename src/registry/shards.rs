@@ -79,6 +79,13 @@ impl Entry {
         }
     }
 
+    pub(super) fn parked(&self) -> Option<&Arc<dyn TokenSource>> {
+        match &self.slot {
+            Slot::Parked { source, .. } => Some(source),
+            Slot::Live { .. } | Slot::Creating(_) | Slot::Parking(_) | Slot::Leaving(_) => None,
+        }
+    }
+
     pub(super) fn status(&self) -> Option<AuthStatus> {
         match &self.slot {
             Slot::Live { tokens, .. } => Some(tokens.status()),

@@ -15,9 +15,9 @@ use tokio::{
 use super::{
     Registry,
     ending::Departure,
-    shards::{Entries, Entry, Slot},
+    shards::{Entries, Entry, Shard, Slot},
 };
-use crate::{MonitoredTokenSource, TokenSource};
+use crate::MonitoredTokenSource;
 
 /// The sweeper. Ends with the registry.
 pub(super) async fn keep_sweeping<K>(registry: Weak<Registry<K>>, crowded: Arc<Notify>, period: Duration)
@@ -36,24 +36,27 @@ where
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> Registry<K> {
     async fn sweep(self: &Arc<Self>) {
-        self.park_the_idle().await;
         self.park_the_surplus().await;
-        self.drop_the_replaceable().await;
+        for shard in self.shards.iter() {
+            if shard.read().capacity() > 0 {
+                self.park_the_idle(shard);
+                drop_the_replaceable(shard);
+                shrink(&mut shard.write());
+                yield_now().await;
+            }
+        }
     }
 
-    async fn park_the_idle(self: &Arc<Self>) {
-        for shard in self.shards.iter() {
-            let now = self.clock.mono();
-            let idle = shard.collect(|key, entry| {
-                let tokens = entry.live()?;
-                if tokens.is_in_use() && !tokens.is_stopped() {
-                    entry.touch(now);
-                }
-                (entry.idle_for(now) >= self.idle_after).then(|| key.clone())
-            });
-            self.see_off(idle.iter().filter_map(|key| self.park(key, self.idle_after)).collect());
-            yield_now().await;
-        }
+    fn park_the_idle(self: &Arc<Self>, shard: &Shard<K>) {
+        let now = self.clock.mono();
+        let idle = shard.collect(|key, entry| {
+            let tokens = entry.live()?;
+            if tokens.is_in_use() && !tokens.is_stopped() {
+                entry.touch(now);
+            }
+            (entry.idle_for(now) >= self.idle_after).then(|| key.clone())
+        });
+        self.see_off(idle.iter().filter_map(|key| self.park(key, self.idle_after)).collect());
     }
 
     async fn park_the_surplus(self: &Arc<Self>) {
@@ -84,30 +87,6 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Registry<K> {
                 capacity = self.capacity,
                 "more monitors are in use than the registry's capacity: it holds them all the same"
             );
-        }
-    }
-
-    /// Nothing is lost with what says so. Asked only of sources that have no monitor, so that no attempt can change the
-    /// answer.
-    async fn drop_the_replaceable(&self) {
-        for shard in self.shards.iter() {
-            let parked = shard.collect(|key, entry| match &entry.slot {
-                Slot::Parked { source, .. } => Some((key.clone(), Arc::clone(source))),
-                Slot::Live { .. } | Slot::Creating(_) | Slot::Parking(_) | Slot::Leaving(_) => None,
-            });
-            for (key, source) in parked {
-                // The host's code, so not under the lock.
-                if !source.is_replaceable() {
-                    continue;
-                }
-                let is_still = |entry: &Entry| matches!(&entry.slot, Slot::Parked { source: now, .. } if Arc::ptr_eq(now, &source));
-                let mut shard = shard.write();
-                let dropped = if shard.get(&key).is_some_and(is_still) { shard.remove(&key) } else { None };
-                shrink(&mut shard);
-                drop(shard);
-                drop(dropped);
-            }
-            yield_now().await;
         }
     }
 
@@ -152,6 +131,22 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Registry<K> {
 }
 
 type Parting<K> = (MonitoredTokenSource, Departure<K>);
+
+/// Nothing is lost with what says so. Asked only of sources that have no monitor, so that no attempt can change the answer.
+fn drop_the_replaceable<K: Hash + Eq + Clone>(shard: &Shard<K>) {
+    let parked = shard.collect(|key, entry| Some((key.clone(), Arc::clone(entry.parked()?))));
+    for (key, source) in parked {
+        // The host's code, so not under the lock.
+        if !source.is_replaceable() {
+            continue;
+        }
+        let mut shard = shard.write();
+        let is_still = |entry: &Entry| entry.parked().is_some_and(|now| Arc::ptr_eq(now, &source));
+        let dropped = if shard.get(&key).is_some_and(is_still) { shard.remove(&key) } else { None };
+        drop(shard);
+        drop(dropped);
+    }
+}
 
 /// A crowd that has gone must not be paid for for ever.
 fn shrink<K: Hash + Eq>(shard: &mut Entries<K>) {
