@@ -284,7 +284,8 @@ impl World {
     async fn down() -> Self {
         let world = Self::new(ProviderPolicy::default());
         world.server.up.store(false, Ordering::Relaxed);
-        let _ = join_all((0..5).map(|_| world.exchange(world.source()))).await;
+        // More than the budget, so that all of it is out when the breaker opens.
+        let _ = join_all((0..100).map(|_| world.exchange(world.source()))).await;
         assert_eq!(world.provider.snapshot().state, ProviderState::Down);
         world.server.forget();
         world

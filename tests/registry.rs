@@ -162,6 +162,30 @@ async fn what_nobody_uses_is_parked_and_taken_up_again_with_its_rotated_token() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_comes_while_a_monitor_is_being_parked_waits_until_its_sink_has_been_told() {
+    let world = World::new();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&events);
+    let sink = Arc::new(sink_fn(move |event: StatusEvent| {
+        let told = Arc::clone(&told);
+        async move {
+            sleep(if event.to == PARKED { secs(3) } else { secs(0) }).await;
+            told.lock().unwrap().push(event.to.clone());
+            Ok(())
+        }
+    }));
+    let registry = world.registry().monitor(move |_, builder| builder.sink(Arc::clone(&sink))).build().unwrap();
+    registry.get(&7).await.unwrap();
+    while registry.live() > 0 {
+        sleep(secs(1)).await;
+    }
+    assert_eq!(registry.status_of(&7), Some(PARKED));
+    registry.get(&7).await.unwrap().token().await.unwrap();
+    sleep(secs(10)).await;
+    assert_eq!(*events.lock().unwrap(), [AuthStatus::Running, PARKED, AuthStatus::Running]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_can_be_made_again_goes_altogether() {
     let world = World::new();
     world.is_replaceable.store(true, Ordering::Relaxed);
@@ -458,7 +482,9 @@ async fn never_two_exchanges_for_one_key_whatever_comes_together() {
 #[tokio::test(start_paused = true)]
 async fn in_an_outage_somebody_probes_in_every_cadence_and_when_it_is_over_all_are_told() {
     let world = World::new();
-    let provider = IdentityProvider::new("idp", ProviderPolicy::default()).unwrap();
+    // More than a few at a time would be turned away.
+    let policy = ProviderPolicy { max_in_flight: 16, max_queued: 32, ..ProviderPolicy::default() };
+    let provider = IdentityProvider::new("idp", policy).unwrap();
     let registry = world.registry_under(&provider).provider(&provider).build().unwrap();
     let held = get_all(&registry, 1_000).await;
     sleep(secs(60)).await;

@@ -166,12 +166,13 @@ impl<K: Hash + Eq> Creation<K> {
             let registry = &self.registry;
             let mut shard = registry.shards.of(&self.key).write();
             match shard.get_mut(&self.key) {
-                Some(entry) if !registry.is_closed.load(Ordering::Acquire) => {
+                Some(entry) => {
                     entry.slot = Slot::Live { tokens: tokens.clone(), source };
                     registry.live.fetch_add(1, Ordering::Relaxed);
                     None
                 }
-                Some(_) | None => Some((shard.remove(&self.key), source)),
+                // A shutdown has taken the place away.
+                None => Some(source),
             }
         };
         if closed.is_some() {
