@@ -26,6 +26,8 @@ enum State {
         limit: usize,
         successes: usize,
         since: Duration,
+        /// When it began, or last had a setback.
+        calm_since: Duration,
         relapse: Doubling,
     },
 }
@@ -96,16 +98,17 @@ impl Breaker {
             State::Closed => Change::None,
             State::Open(Outage { later, .. }) => {
                 let relapse = later.clone();
-                self.state = State::Recovering { limit: 1, successes: 0, since: now, relapse };
+                self.state = State::Recovering { limit: 1, successes: 0, since: now, calm_since: now, relapse };
                 Change::Recovers
             }
-            State::Recovering { limit, successes, since, .. } => {
+            State::Recovering { limit, successes, since, calm_since, .. } => {
                 *successes = successes.saturating_add(1);
-                if *successes < *limit || now.saturating_sub(*since) < self.policy.ramp_step {
-                    return Change::None;
+                if *successes >= *limit && now.saturating_sub(*since) >= self.policy.ramp_step {
+                    (*limit, *successes, *since) = (limit.saturating_mul(2), 0, now);
                 }
-                (*limit, *successes, *since) = (limit.saturating_mul(2), 0, now);
-                if *limit < self.policy.max_in_flight {
+                // A few sources never use as much as would prove the whole budget.
+                let is_calm = now.saturating_sub(*calm_since) >= self.policy.ramp_step.saturating_mul(CALM_STEPS);
+                if *limit < self.policy.max_in_flight && !is_calm {
                     return Change::None;
                 }
                 self.state = State::Closed;
@@ -129,8 +132,8 @@ impl Breaker {
             self.failing.push(source);
         }
         let mut later = match &mut self.state {
-            State::Recovering { limit, successes, since, relapse } => {
-                (*limit, *successes, *since) = ((*limit / 2).max(1), 0, now);
+            State::Recovering { limit, successes, since, calm_since, relapse } => {
+                (*limit, *successes, *since, *calm_since) = ((*limit / 2).max(1), 0, now, now);
                 if self.failing.len() < self.policy.open_after.min(RELAPSE) {
                     return Change::None;
                 }
@@ -189,6 +192,8 @@ impl Breaker {
 
 /// So many sources in a row, and a recovery was none. More than one, for one source's trouble may be its own.
 const RELAPSE: usize = 2;
+/// A recovery that has gone well for so many steps is over.
+const CALM_STEPS: u32 = 60;
 
 #[cfg(test)]
 mod tests;

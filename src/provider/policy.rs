@@ -28,7 +28,7 @@ pub struct ProviderPolicy {
     /// How often it is probed at last. Defaults to 30s.
     pub max_probe_interval: Duration,
     /// When it has healed, one exchange is let through at a time, and after each step of this length twice as many, if the
-    /// last ones have succeeded. Defaults to 1s.
+    /// last ones have succeeded; after sixty steps without a failure, all. Defaults to 1s.
     pub ramp_step: Duration,
     /// Makes the jitter repeatable. Defaults to none: a random seed.
     pub jitter_seed: Option<u64>,

@@ -116,9 +116,19 @@ fn a_recovery_that_nobody_uses_admits_no_more() {
     let mut breaker = opened();
     assert_eq!(breaker.answered(secs(0)), Change::Recovers);
     assert_eq!(breaker.answered(secs(1)), Change::None);
-    assert_eq!(breaker.answered(secs(100)), Change::None);
-    assert_eq!((breaker.limit(), breaker.answered(secs(100))), (2, Change::None));
+    assert_eq!(breaker.answered(secs(50)), Change::None);
+    assert_eq!((breaker.limit(), breaker.answered(secs(50))), (2, Change::None));
     assert_eq!(breaker.limit(), 4);
+}
+
+#[test]
+fn a_recovery_without_a_setback_is_over_after_sixty_steps_however_few_have_come() {
+    let mut breaker = opened();
+    assert_eq!(breaker.answered(secs(0)), Change::Recovers);
+    assert_eq!(breaker.failed(SourceId(1), None, secs(30)), Change::None);
+    assert_eq!(breaker.answered(secs(89)), Change::None);
+    assert_eq!(breaker.answered(secs(90)), Change::Closed);
+    assert_eq!(breaker.limit(), 64);
 }
 
 #[test]
