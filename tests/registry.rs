@@ -52,9 +52,9 @@ async fn a_failed_creation_is_shared_and_not_remembered() {
     world.fail_making.store(true, Ordering::Relaxed);
     let errors: Vec<_> =
         join_all((0..10).map(|_| registry.get(&7))).await.into_iter().map(Result::unwrap_err).collect();
-    let cause = |error: &RegistryError| match error {
-        RegistryError::Factory(cause) => Arc::as_ptr(cause).cast::<()>(),
-        other => panic!("{other:?}"),
+    let cause = |error: &RegistryError| {
+        let RegistryError::Factory(cause) = error else { panic!("{error:?}") };
+        Arc::as_ptr(cause).cast::<()>()
     };
     assert!(errors.iter().all(|error| cause(error) == cause(&errors[0])));
     assert!(!format!("{:?} {}", errors[0], errors[0]).contains("vault"), "a foreign text");
