@@ -301,8 +301,9 @@ impl MonitoredTokenSource {
         self.handle.shared.policy.attempt_timeout.saturating_add(FLUSH)
     }
 
-    pub(crate) fn newest_source(&self) -> Option<Arc<dyn TokenSource>> {
-        self.handle.shared.newest_source()
+    /// The source that it has now; see [`Shared::newest_source`].
+    pub(crate) fn newest_source(&self, begun_with: &Arc<dyn TokenSource>) -> Option<Arc<dyn TokenSource>> {
+        self.handle.shared.newest_source(begun_with)
     }
 
     /// What keeps it from Running, if it is a failed attempt.

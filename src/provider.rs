@@ -48,24 +48,25 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, watch},
+    sync::{Semaphore, watch},
     time::timeout,
 };
 
 mod breaker;
+mod pass;
 mod policy;
 mod report;
+mod trouble;
 pub use policy::ProviderPolicy;
 
 use self::{
-    breaker::{Admission, Breaker, Change, SourceId},
+    breaker::{Breaker, Change, SourceId},
     report::Report,
+    trouble::{Trouble, What},
 };
 use crate::{
-    BoxError, Delivery, IssueError, IssueRequest, IssuedToken, PolicyError, TokenSource, Verdict,
-    failure::{PROVIDER_BUSY, PROVIDER_DOWN, chain},
-    monitor::clock::Clock,
-    schedule::Jitter,
+    BoxError, Delivery, IssueError, IssueRequest, IssuedToken, PolicyError, TokenSource, failure::chain,
+    monitor::clock::Clock, schedule::Jitter,
 };
 
 /// What the sources of one identity provider have in common. See the [module's documentation](self).
@@ -257,57 +258,6 @@ impl<S: TokenSource> TokenSource for Guarded<S> {
     }
 }
 
-impl IdentityProvider {
-    async fn pass(&self, source: SourceId, request: &IssueRequest) -> Result<Pass<'_>, IssueError> {
-        let provider = &*self.0;
-        if self.admit(source)? == Way::AsProbe {
-            return Ok(Pass::of(provider, source, None).using());
-        }
-        let busy = || self.refusal(What::Busy, Duration::ZERO, provider.policy.queue_wait);
-        let queued = Counted::in_(&provider.queued);
-        if provider.queued.load(Ordering::Relaxed) > provider.policy.max_queued {
-            return Err(busy());
-        }
-        let permit = timeout(provider.policy.queue_wait, provider.permits.acquire()).await;
-        drop(queued);
-        let mut pass = match permit {
-            Ok(Ok(permit)) => Pass::of(provider, source, Some(permit)),
-            Ok(Err(_)) | Err(_) => return Err(busy()),
-        };
-        // The world may have changed while it waited.
-        if request.is_cancelled() {
-            return Err(IssueError::cancelled());
-        }
-        if self.admit(source)? == Way::AsProbe {
-            pass.give_back();
-        }
-        Ok(pass.using())
-    }
-
-    fn admit(&self, source: SourceId) -> Result<Way, IssueError> {
-        let admission = self.0.gate().breaker.admit(source, self.0.clock.mono());
-        match admission {
-            Admission::Through => Ok(Way::WithPermit),
-            Admission::Probe => Ok(Way::AsProbe),
-            Admission::Refused { wait, spread } => Err(self.refusal(What::Down, wait, spread)),
-        }
-    }
-
-    fn refusal(&self, what: What, wait: Duration, spread: Duration) -> IssueError {
-        let spread = self.0.gate().jitter.up_to(spread, 1.0);
-        let rule = if matches!(what, What::Busy) { PROVIDER_BUSY } else { PROVIDER_DOWN };
-        let trouble = Trouble { by: self.address(), what };
-        IssueError::new(Verdict::Transient, Delivery::NotSent, rule, trouble)
-            .with_retry_after(wait.saturating_add(spread))
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    WithPermit,
-    AsProbe,
-}
-
 impl Provider {
     fn gate(&self) -> MutexGuard<'_, Gate> {
         // Nothing that can panic runs under this lock.
@@ -350,100 +300,6 @@ impl Provider {
                 tracing::info!(target: TARGET, provider, "the identity provider answers again: its load comes back step by step");
             }
             ProviderState::Healthy => tracing::info!(target: TARGET, provider, "the identity provider has recovered"),
-        }
-    }
-}
-
-/// The right to one exchange. Dropped without a report, it says nothing of the provider.
-struct Pass<'a> {
-    provider: &'a Provider,
-    source: SourceId,
-    permit: Option<SemaphorePermit<'a>>,
-    /// While an exchange is under way whose report is due.
-    in_flight: Option<Counted<'a>>,
-}
-
-impl<'a> Pass<'a> {
-    fn of(provider: &'a Provider, source: SourceId, permit: Option<SemaphorePermit<'a>>) -> Self {
-        Self { provider, source, permit, in_flight: None }
-    }
-
-    fn using(mut self) -> Self {
-        self.in_flight = Some(Counted::in_(&self.provider.in_flight));
-        self
-    }
-
-    fn end(mut self, report: Report) {
-        self.in_flight = None;
-        self.give_back();
-        self.provider.hear(self.source, report);
-    }
-
-    fn give_back(&mut self) {
-        let Some(permit) = self.permit.take() else { return };
-        let mut gate = self.provider.gate();
-        if gate.permits > gate.breaker.limit() {
-            gate.permits -= 1;
-            permit.forget();
-        }
-    }
-}
-
-impl Drop for Pass<'_> {
-    fn drop(&mut self) {
-        self.give_back();
-        if self.in_flight.take().is_some() {
-            self.provider.hear(self.source, Report::Nothing);
-        }
-    }
-}
-
-/// One more of these, as long as it lives.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn in_(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What a source under a provider failed of.
-#[derive(Debug)]
-struct Trouble {
-    /// The provider's address, which is its name among those alive.
-    by: usize,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Down,
-    Busy,
-    Failed(BoxError),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.what {
-            What::Down => "the identity provider is down, and somebody else is probing it",
-            What::Busy => "too many exchanges with the identity provider are under way",
-            What::Failed(_) => "the exchange with the identity provider failed",
-        })
-    }
-}
-
-impl std::error::Error for Trouble {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.what {
-            What::Failed(cause) => Some(&**cause),
-            What::Down | What::Busy => None,
         }
     }
 }

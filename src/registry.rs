@@ -48,6 +48,9 @@
 //! A new monitor asks for a new token, so `idle_after` is best not much shorter than a token's lifetime. A server that
 //! ends a login which has not been used for so long will find a parked one unused.
 //!
+//! A host that shuts a monitor down itself, after it has given it new credentials, has ended their source with it: the next one
+//! is made by the factory.
+//!
 //! Generations count for each monitor: do not keep one for longer than the handle that it came from.
 //!
 //! # With identity providers

@@ -297,6 +297,27 @@ async fn new_credentials_survive_parking() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn new_credentials_that_were_shut_down_are_followed_by_what_the_factory_makes() {
+    let world = World::new();
+    let registry = world.registry().build().unwrap();
+    let tokens = registry.get(&7).await.unwrap();
+    tokens.reauthenticate(world.source(100)).unwrap();
+    tokens.token().await.unwrap();
+    tokens.shutdown().await;
+    world.current.lock().unwrap().insert(7, 100);
+    registry.get(&7).await.unwrap().token().await.unwrap();
+    assert_eq!((world.made(7), world.exchanges(100), world.trouble()), (2, 2, None));
+    // The same where nobody comes for it.
+    let tokens = registry.get(&7).await.unwrap();
+    tokens.reauthenticate(world.source(101)).unwrap();
+    tokens.token().await.unwrap();
+    tokens.shutdown().await;
+    drop(tokens);
+    sleep(secs(2 * 3600)).await;
+    assert_eq!(registry.status_of(&7), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn new_credentials_reach_a_key_in_every_state() {
     let world = World::new();
     let registry = world.registry().build().unwrap();
@@ -456,6 +477,7 @@ async fn never_two_exchanges_for_one_key_whatever_comes_together() {
                             // Another login, which has nothing to do with the one before.
                             let login = key + 1_000 * logins.fetch_add(1, Ordering::Relaxed);
                             registry.reauthenticate(&key, world.make(login)).await.unwrap();
+                            world.current.lock().unwrap().insert(key, login);
                         }
                         (4, Some(tokens)) => {
                             let generation = tokens.try_token().map(|token| token.generation());
@@ -517,6 +539,8 @@ async fn get_all(registry: &TokenRegistry<u32>, keys: u32) -> Vec<Result<Monitor
 /// What every key's login is made of: a server that rotates, and takes the second use of a token for a theft.
 struct World {
     keys: Mutex<HashMap<u32, Login>>,
+    /// The login that the host's database holds for a key, where it is not the first one.
+    current: Mutex<HashMap<u32, u32>>,
     latency: Mutex<Duration>,
     fail_making: AtomicBool,
     is_replaceable: AtomicBool,
@@ -537,6 +561,7 @@ impl World {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             keys: Mutex::default(),
+            current: Mutex::default(),
             latency: Mutex::new(Duration::from_millis(50)),
             fail_making: AtomicBool::new(false),
             is_replaceable: AtomicBool::new(false),
@@ -566,7 +591,10 @@ impl World {
         sleep(Duration::from_millis(5)).await;
         match self.fail_making.load(Ordering::Relaxed) {
             true => Err("the vault is sealed".into()),
-            false => Ok(self.make(key)),
+            false => {
+                let login = self.current.lock().unwrap().get(&key).copied();
+                Ok(self.make(login.unwrap_or(key)))
+            }
         }
     }
 

@@ -50,7 +50,7 @@ pub(crate) struct Inbox {
     /// In the order in which they came: the last word on a token counts.
     pub(crate) words: Vec<Word>,
     pub(crate) reauthenticated: Option<Arc<dyn TokenSource>>,
-    /// The last source that came by reauthentication: who takes the monitor up again later has to take up this.
+    /// The last source that came by reauthentication, for whoever parks the monitor: not kept after any other end.
     newest: Option<Arc<dyn TokenSource>>,
     /// The driver has taken a rejection and has not shown the outcome yet.
     handling: bool,
@@ -192,16 +192,19 @@ impl Shared {
             View { token: None, status, outlook: Outlook::Closed, next_attempt: None, ..View::clone(&self.view()) };
         self.show(view, &inbox);
         self.delivery.post(news, self.runtime().as_ref());
-        let unused = inbox.reauthenticated.take();
+        let newest = if reason == StopReason::Idle { None } else { inbox.newest.take() };
+        let unused = (newest, inbox.reauthenticated.take());
         drop(inbox);
         drop(unused);
         self.turned.notify_waiters();
         self.wake.notify_one();
     }
 
-    /// The source that the monitor has now, if it is not the one that it began with.
-    pub(crate) fn newest_source(&self) -> Option<Arc<dyn TokenSource>> {
-        self.inbox().newest.clone()
+    /// The source that the monitor has, or had when it was parked, if that is not the one that it began with, which stands
+    /// for itself: `begun_with`. `None`: its end has taken it along.
+    pub(crate) fn newest_source(&self, begun_with: &Arc<dyn TokenSource>) -> Option<Arc<dyn TokenSource>> {
+        let inbox = self.inbox();
+        if inbox.epoch == 0 { Some(Arc::clone(begun_with)) } else { inbox.newest.clone() }
     }
 
     pub(crate) fn has_wound_up(&self) -> bool {

@@ -140,8 +140,10 @@ impl<K: Hash + Eq> Creation<K> {
     {
         if let From::Ended { tokens, source } = &self.from {
             tokens.shutdown().await;
-            let source = tokens.newest_source().unwrap_or_else(|| Arc::clone(source));
-            self.from = From::Parked { source, status: tokens.status() };
+            self.from = match tokens.newest_source(source) {
+                Some(source) => From::Parked { source, status: tokens.status() },
+                None => From::Nothing,
+            };
         }
         let source = match &self.from {
             From::Parked { source, .. } | From::Ended { source, .. } => Arc::clone(source),

@@ -104,13 +104,12 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Registry<K> {
             return None;
         }
         let tokens = tokens.clone();
-        let source = tokens.newest_source().unwrap_or_else(|| Arc::clone(source));
+        let parked = tokens.newest_source(source).map(|source| Slot::parked(source, status));
         let (leaving, outcome) = watch::channel(None);
         let retired = std::mem::replace(&mut entry.slot, Slot::Parking(outcome));
         self.live.fetch_sub(1, Ordering::Relaxed);
         drop(shard);
         drop(retired);
-        let parked = Some(Slot::parked(source, status));
         Some((tokens, Departure { registry: Arc::clone(self), key: key.clone(), parked, _leaving: leaving }))
     }
 
