@@ -128,7 +128,7 @@ impl IssueError {
     /// Whether the attempt only found somebody else at work.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.rule == BUSY
+        self.rule == BUSY || self.rule == PROVIDER_BUSY
     }
 
     /// The name of the rule that reached the verdict, for logs.
@@ -334,4 +334,8 @@ const fn is_format_character(character: char) -> bool {
 
 /// The rule is the mark: what it says and what is done about it cannot drift apart.
 const BUSY: &str = "busy";
+/// The identity provider's budget is spent: nothing was sent.
+pub(crate) const PROVIDER_BUSY: &str = "provider-busy";
+/// The identity provider is down, and somebody else probes it: nothing was sent.
+pub(crate) const PROVIDER_DOWN: &str = "provider-down";
 const MAX_CHAIN: usize = 32;

@@ -38,7 +38,7 @@ use std::{
 };
 
 use crate::{
-    AuthStatus,
+    AuthStatus, StopReason,
     classify::{Class, Classifier},
 };
 
@@ -98,7 +98,14 @@ impl From<&AuthStatus> for Health {
             AuthStatus::Running => Self::Healthy,
             AuthStatus::AuthRetrying(_) => Self::Degraded,
             AuthStatus::Unauthenticated(_) => Self::Unauthenticated,
-            AuthStatus::Stopped(_) => Self::Unhealthy,
+            // Nobody uses it, so nobody knows.
+            AuthStatus::Stopped(StopReason::Idle) => Self::Unknown,
+            AuthStatus::Stopped(
+                StopReason::ShutDown
+                | StopReason::HandlesDropped
+                | StopReason::DriverPanicked
+                | StopReason::DriverDropped,
+            ) => Self::Unhealthy,
         }
     }
 }

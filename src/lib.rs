@@ -60,6 +60,13 @@
 //! that carries a final OAuth code is a rejection at once; `invalid_request`, `access_denied` and codes that nobody knows have
 //! to be repeated over a minute first. See [`IssueError`] and [`Verdict`].
 //!
+//! # Many of them
+//!
+//! A host with a source for each tenant or user keeps them in a [`TokenRegistry`]: made once when they are first wanted,
+//! parked when nobody uses them, without losing a refresh token that the server has rotated. Those that share an
+//! authorization server go under one [`IdentityProvider`]: a budget of exchanges, and a breaker with which an outage costs
+//! the server one probe per cadence, and its end no rush.
+//!
 //! # Cancellation, panics, runtimes
 //!
 //! An attempt runs in a task that no caller owns. A caller that goes away changes nothing for anyone else, and a refresh token
@@ -154,6 +161,12 @@ pub mod store;
 
 #[cfg(feature = "oauth2")]
 pub mod rotation;
+
+pub mod provider;
+pub use provider::IdentityProvider;
+
+pub mod registry;
+pub use registry::{RegistryError, TokenRegistry};
 
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -18,8 +18,9 @@ use self::{
     shared::{Shared, Word},
 };
 use crate::{
-    AccessToken, AuthError, AuthStatus, Challenge, Generation, PolicyError, RefreshPolicy, Snapshot, StatusSink,
-    StopReason, Stopped, TokenSource, TracingSink, classify::Classifier, machine::Outlook,
+    AccessToken, AuthError, AuthStatus, Challenge, Generation, IssueError, PolicyError, RefreshPolicy, RetryCause,
+    Snapshot, StatusSink, StopReason, Stopped, TokenSource, TracingSink, UnauthenticatedReason, classify::Classifier,
+    machine::Outlook,
 };
 
 pub(crate) mod clock;
@@ -267,6 +268,52 @@ impl MonitoredTokenSource {
                 return;
             }
             turned.await;
+        }
+    }
+}
+
+/// What a registry needs.
+impl MonitoredTokenSource {
+    /// Ends the monitor if this is its last handle and no attempt is in flight.
+    pub(crate) fn retire(&self) -> bool {
+        !self.is_in_use() && self.handle.shared.stop_at_rest(StopReason::Idle)
+    }
+
+    /// Whether there is another handle.
+    pub(crate) fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.handle) > 1
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.handle.shared.stop_reason().is_some()
+    }
+
+    pub(crate) fn has_wound_up(&self) -> bool {
+        self.handle.shared.has_wound_up()
+    }
+
+    /// Closes the gate, as the first poll of [`shutdown`](Self::shutdown) does, which takes at most the time returned.
+    pub(crate) fn begin_shutdown(&self) -> Duration {
+        self.handle.shared.stop(StopReason::ShutDown);
+        self.handle.shared.policy.attempt_timeout.saturating_add(FLUSH)
+    }
+
+    /// The source that it has now; see [`Shared::newest_source`].
+    pub(crate) fn newest_source(&self, begun_with: &Arc<dyn TokenSource>) -> Option<Arc<dyn TokenSource>> {
+        self.handle.shared.newest_source(begun_with)
+    }
+
+    /// What keeps it from Running, if it is a failed attempt.
+    pub(crate) fn trouble(&self) -> Option<Arc<IssueError>> {
+        let view = self.handle.shared.view();
+        match view.status {
+            AuthStatus::AuthRetrying(RetryCause::TokenEndpoint)
+            | AuthStatus::Unauthenticated(UnauthenticatedReason::CeilingExceeded(_)) => view.cause.clone(),
+            AuthStatus::Pending
+            | AuthStatus::Running
+            | AuthStatus::AuthRetrying(_)
+            | AuthStatus::Unauthenticated(_)
+            | AuthStatus::Stopped(_) => None,
         }
     }
 }

@@ -218,15 +218,23 @@ impl Default for RefreshPolicy {
     }
 }
 
-/// What is wrong with a [`RefreshPolicy`], and how to mend it.
+/// What is wrong with a [`RefreshPolicy`], or with a [`ProviderPolicy`](crate::provider::ProviderPolicy), and how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
     /// A value that must be above zero is zero.
     #[error("{field} is zero; give it a value above zero")]
     Zero {
-        /// The field of [`RefreshPolicy`].
+        /// The field of the policy.
         field: &'static str,
+    },
+    /// A count is beyond what can be counted.
+    #[error("{field} is too large; give it at most {most}")]
+    TooMany {
+        /// The field of the policy.
+        field: &'static str,
+        /// The most it can be.
+        most: usize,
     },
     /// A tick below one second would hammer a token endpoint that is down.
     #[error("auth_retrying_tick is {tick:?}; give it at least 1s")]

@@ -205,6 +205,13 @@ impl TokenSource for SharedLogin {
         Ok(issued)
     }
 
+    /// Once the newest pair is in a store that outlives this process, or there is no pair.
+    fn is_replaceable(&self) -> bool {
+        let login = &self.0;
+        let is_saved = || login.memory.try_lock().is_ok_and(|memory| memory.unsaved.is_none());
+        login.grant.refresh_token().is_none() || login.store.is_durable() && is_saved()
+    }
+
     fn extra_time(&self) -> Duration {
         self.0.lease_wait.saturating_add(STORE_TIME)
     }

@@ -84,7 +84,7 @@ impl Jitter {
     }
 
     /// Somewhere between nothing and `fraction` of `span`.
-    fn up_to(&mut self, span: Duration, fraction: f64) -> Duration {
+    pub(crate) fn up_to(&mut self, span: Duration, fraction: f64) -> Duration {
         scale(span, fraction * self.0.f64())
     }
 

@@ -39,6 +39,14 @@ pub trait TokenSource: Send + Sync + 'static {
         true
     }
 
+    /// Whether nothing is lost with this source: one that is made anew in its place gets the same tokens. `true` where every
+    /// secret came from elsewhere and is still good there, `false` where a rotated refresh token is in here only.
+    /// A [`TokenRegistry`](crate::TokenRegistry) drops a source that is not used only if it says so. Asked between
+    /// attempts. Defaults to `false`.
+    fn is_replaceable(&self) -> bool {
+        false
+    }
+
     /// How long a call may take on top of [`attempt_timeout`](RefreshPolicy::attempt_timeout), for what is no exchange with
     /// the token endpoint: waiting until another process is done with the same login. A source that says so bounds
     /// its exchange by [`IssueRequest::time_limit`] itself. Defaults to none.
@@ -202,6 +210,10 @@ impl TokenSource for StaticToken {
     fn can_refresh(&self) -> bool {
         false
     }
+
+    fn is_replaceable(&self) -> bool {
+        true
+    }
 }
 
 /// A source made of a closure that looks at the request.
@@ -266,6 +278,10 @@ impl TokenSource for Box<dyn TokenSource> {
         (**self).can_refresh()
     }
 
+    fn is_replaceable(&self) -> bool {
+        (**self).is_replaceable()
+    }
+
     fn extra_time(&self) -> Duration {
         (**self).extra_time()
     }
@@ -279,6 +295,10 @@ impl<T: TokenSource + ?Sized> TokenSource for Arc<T> {
 
     fn can_refresh(&self) -> bool {
         (**self).can_refresh()
+    }
+
+    fn is_replaceable(&self) -> bool {
+        (**self).is_replaceable()
     }
 
     fn extra_time(&self) -> Duration {

@@ -130,6 +130,9 @@ pub enum StopReason {
     ShutDown,
     /// The last handle was dropped.
     HandlesDropped,
+    /// Its [`TokenRegistry`](crate::TokenRegistry) has parked it, for nobody was using it. The next
+    /// [`get`](crate::TokenRegistry::get) begins a new one.
+    Idle,
     /// The driver panicked: a defect of this crate. The one case in which a restart helps.
     DriverPanicked,
     /// The driver's task was aborted, its future dropped, or its runtime shut down.
@@ -141,6 +144,7 @@ impl fmt::Display for StopReason {
         f.write_str(match self {
             Self::ShutDown => "shut down",
             Self::HandlesDropped => "the last handle was dropped",
+            Self::Idle => "parked, for nobody was using it",
             Self::DriverPanicked => "the monitor panicked",
             Self::DriverDropped => "the monitor was dropped",
         })

@@ -139,6 +139,12 @@ pub trait GrantStore: Send + Sync + 'static {
     /// # Errors
     /// Whatever kept the store from ending it now; it ends by itself later.
     async fn release(&self, lease: Lease) -> Result<(), StoreError>;
+
+    /// Whether what is committed is still there when this value has been dropped, and another is made in its place.
+    /// Defaults to `false`: a [`TokenRegistry`](crate::TokenRegistry) then keeps a login in memory that it could load again.
+    fn is_durable(&self) -> bool {
+        false
+    }
 }
 
 /// The right to exchange a login's refresh token. Owns what holds it, so dropping it ends it, without waiting.
@@ -191,5 +197,9 @@ impl<T: GrantStore + ?Sized> GrantStore for Arc<T> {
 
     async fn release(&self, lease: Lease) -> Result<(), StoreError> {
         (**self).release(lease).await
+    }
+
+    fn is_durable(&self) -> bool {
+        (**self).is_durable()
     }
 }

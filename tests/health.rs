@@ -99,6 +99,7 @@ fn a_status_is_the_health_of_the_way_to_a_token() {
         (AuthStatus::Running, Health::Healthy),
         (AuthStatus::AuthRetrying(RetryCause::TokenEndpoint), Health::Degraded),
         (AuthStatus::Unauthenticated(UnauthenticatedReason::RejectedByResource), Health::Unauthenticated),
+        (AuthStatus::Stopped(StopReason::Idle), Health::Unknown),
         (AuthStatus::Stopped(StopReason::ShutDown), Health::Unhealthy),
     ] {
         assert_eq!(Health::from(&status), health);

@@ -33,7 +33,12 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Now {
-        Now { mono: self.began.elapsed(), wall: self.wall() }
+        Now { mono: self.mono(), wall: self.wall() }
+    }
+
+    /// Since the clock was made.
+    pub(crate) fn mono(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The wall clock, since the Unix epoch.

@@ -48,6 +48,9 @@ pub(crate) struct Inbox {
     pub(crate) nudged: bool,
     /// Boxed: almost always there are none.
     pub(crate) letters: Option<Box<Letters>>,
+    /// The last source that came by reauthentication, for whoever parks the monitor: not kept after any other end. Boxed,
+    /// for the same reason.
+    newest: Option<Box<Arc<dyn TokenSource>>>,
     /// Something was left since the driver last looked.
     unread: bool,
     /// Wakes the driver.
@@ -56,7 +59,6 @@ pub(crate) struct Inbox {
     handling: bool,
     /// How often handles have reauthenticated.
     epoch: u32,
-    stopped: bool,
 }
 
 #[derive(Default)]
@@ -162,7 +164,7 @@ impl Shared {
         // The host's code, so never under the lock: it may panic, or use the handle.
         let can_refresh = source.can_refresh();
         let mut inbox = self.inbox();
-        if inbox.stopped {
+        if self.stop_reason().is_some() {
             return Err(Stopped);
         }
         inbox.epoch = inbox.epoch.wrapping_add(1);
@@ -178,7 +180,8 @@ impl Shared {
             ..View::clone(&self.view())
         };
         self.show(view, &inbox);
-        let unused = inbox.letters().reauthenticated.replace(source);
+        let newest = Box::new(Arc::clone(&source));
+        let unused = (inbox.newest.replace(newest), inbox.letters().reauthenticated.replace(source));
         let driver = inbox.ring();
         drop(inbox);
         drop(unused);
@@ -189,11 +192,24 @@ impl Shared {
     /// Ends everything, whatever the way here: the gate closes, readers and waiters see it, the sink is told. The first
     /// reason given stands.
     pub(crate) fn stop(self: &Arc<Self>, reason: StopReason) {
-        let mut inbox = self.inbox();
-        if inbox.stopped {
-            return;
+        let inbox = self.inbox();
+        if self.stop_reason().is_none() {
+            self.stop_under(inbox, reason);
         }
-        inbox.stopped = true;
+    }
+
+    /// Ends everything unless an attempt is in flight or asked for. `false` also where it has ended already.
+    pub(crate) fn stop_at_rest(self: &Arc<Self>, reason: StopReason) -> bool {
+        let inbox = self.inbox();
+        let in_flight = matches!(self.view().outlook, Outlook::InFlight | Outlook::FailFast(None));
+        let at_rest = self.stop_reason().is_none() && !in_flight && !inbox.demanded && !inbox.nudged;
+        if at_rest {
+            self.stop_under(inbox, reason);
+        }
+        at_rest
+    }
+
+    fn stop_under(self: &Arc<Self>, mut inbox: MutexGuard<'_, Inbox>, reason: StopReason) {
         self.gate.store(CLOSED, Ordering::Release);
         let status = AuthStatus::Stopped(reason);
         let news = self.news(status.clone(), false, status.to_string(), None);
@@ -201,12 +217,24 @@ impl Shared {
             View { token: None, status, outlook: Outlook::Closed, next_attempt: None, ..View::clone(&self.view()) };
         self.show(view, &inbox);
         self.tell(news);
-        let unused = inbox.letters.take();
+        let newest = if reason == StopReason::Idle { None } else { inbox.newest.take() };
+        let unused = (newest, inbox.letters.take());
         let driver = inbox.ring();
         drop(inbox);
         drop(unused);
         self.turned.notify_waiters();
         wake(driver);
+    }
+
+    /// The source that the monitor has, or had when it was parked, if that is not the one that it began with, which stands
+    /// for itself: `begun_with`. `None`: its end has taken it along.
+    pub(crate) fn newest_source(&self, begun_with: &Arc<dyn TokenSource>) -> Option<Arc<dyn TokenSource>> {
+        let inbox = self.inbox();
+        if inbox.epoch == 0 { Some(Arc::clone(begun_with)) } else { inbox.newest.as_deref().cloned() }
+    }
+
+    pub(crate) fn has_wound_up(&self) -> bool {
+        self.stage.load(Ordering::Acquire) != AT_WORK
     }
 
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
@@ -334,9 +362,10 @@ impl Shared {
     /// Takes what handles have left, with the number of reauthentications they have seen.
     pub(crate) fn take(&self) -> (Inbox, u32) {
         let mut inbox = self.inbox();
-        let Inbox { epoch, stopped, .. } = *inbox;
+        let epoch = inbox.epoch;
         let handling = inbox.holds_rejection();
-        (std::mem::replace(&mut *inbox, Inbox { handling, epoch, stopped, ..Inbox::default() }), epoch)
+        let newest = inbox.newest.take();
+        (std::mem::replace(&mut *inbox, Inbox { handling, epoch, newest, ..Inbox::default() }), epoch)
     }
 
     /// The outcome of what was taken is shown.
@@ -350,7 +379,7 @@ impl Shared {
     /// reauthenticated the monitor in the meantime.
     pub(crate) fn publish(self: &Arc<Self>, view: View, run: Option<Run>, epoch: u32, news: bool) -> bool {
         let inbox = self.inbox();
-        if inbox.stopped || inbox.epoch != epoch {
+        if self.stop_reason().is_some() || inbox.epoch != epoch {
             return false;
         }
         self.gate.store(run.map_or(CLOSED, Run::number), Ordering::Release);

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -54,6 +57,7 @@ use crate::{BoxError, IssueRequest, IssuedToken, TokenSource};
 pub struct RefreshTokenGrant {
     exchange: Exchange,
     current: Mutex<SecretString>,
+    has_rotated: AtomicBool,
     on_rotation: Option<OnRotation>,
 }
 
@@ -87,6 +91,7 @@ impl RefreshTokenGrant {
             return;
         }
         *current = refresh_token.clone();
+        self.has_rotated.store(true, Ordering::Release);
         // The host's code may take its time, or look at this grant.
         drop(current);
         if let Some(on_rotation) = &self.on_rotation {
@@ -109,6 +114,10 @@ impl TokenSource for RefreshTokenGrant {
             self.adopt(rotated);
         }
         Ok(exchanged.issued?)
+    }
+
+    fn is_replaceable(&self) -> bool {
+        !self.has_rotated.load(Ordering::Acquire)
     }
 }
 
@@ -150,7 +159,12 @@ impl GrantBuilder<Refreshing> {
         if grant.refresh_token.expose_secret().is_empty() {
             return Err(GrantError::EmptyRefreshToken);
         }
-        Ok(RefreshTokenGrant { exchange, current: Mutex::new(grant.refresh_token), on_rotation: grant.on_rotation })
+        Ok(RefreshTokenGrant {
+            exchange,
+            current: Mutex::new(grant.refresh_token),
+            has_rotated: AtomicBool::new(false),
+            on_rotation: grant.on_rotation,
+        })
     }
 }
 
@@ -218,6 +232,10 @@ impl ClientCredentialsGrant {
 impl TokenSource for ClientCredentialsGrant {
     async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError> {
         Ok(self.exchange(request).await.issued?)
+    }
+
+    fn is_replaceable(&self) -> bool {
+        true
     }
 }
 

@@ -62,6 +62,10 @@ impl FileStore {
 
 #[async_trait]
 impl GrantStore for FileStore {
+    fn is_durable(&self) -> bool {
+        true
+    }
+
     async fn lease(&self, _: Duration) -> Result<Lease, StoreError> {
         let paths = Arc::clone(&self.0);
         blocking(move || paths.lease()).await.map(|held| Lease::holding(Arc::new(held)))

@@ -107,6 +107,10 @@ impl RedisStore {
 
 #[async_trait]
 impl GrantStore for RedisStore {
+    fn is_durable(&self) -> bool {
+        true
+    }
+
     async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
         let owner = format!("{:032x}", fastrand::u128(..));
         // Made first: if the answer gets lost, or nobody waits for it, dropping this takes the lease back.
