@@ -146,7 +146,7 @@ impl World {
 
     /// Lets everybody act who can, while time stands still, and looks at what is there.
     pub(crate) async fn settle(&mut self) {
-        for _ in 0..256 {
+        for _ in 0..64 {
             yield_now().await;
         }
         self.processes.values_mut().for_each(Process::look);
