@@ -191,6 +191,7 @@ pub(crate) enum Action {
     Advance(Span),
     AdvanceTo(Span),
     Suspend(Span),
+    Oversleep(Span),
     SetWallClock(Shift),
     Ask(Ask),
     Answered(String),
@@ -292,6 +293,7 @@ pub(crate) struct Expect {
     pub(crate) takes: Option<Range<Span>>,
     pub(crate) answer: Option<String>,
     pub(crate) settles_in: Option<Range<Span>>,
+    pub(crate) still_served: Option<bool>,
     pub(crate) response: Option<u16>,
     pub(crate) sent_with: Option<Vec<u64>>,
     // How things stand after it.

@@ -39,7 +39,7 @@ async fn take(world: &mut World, step: &Step) -> Result<(), String> {
 
 /// What the step itself brought.
 fn check_outcome(outcome: &Outcome, expect: &Expect, action: Option<&Action>) -> Result<(), String> {
-    let Expect { token, error, retry_after, takes, answer, settles_in, response, sent_with, .. } = expect;
+    let Expect { token, error, retry_after, takes, answer, settles_in, still_served, response, sent_with, .. } = expect;
     if let Some(Answered { takes: took, result }) = &outcome.caller {
         let named = result.as_ref().map_err(kind);
         match (token, error) {
@@ -57,7 +57,7 @@ fn check_outcome(outcome: &Outcome, expect: &Expect, action: Option<&Action>) ->
         return Err(format!("nobody was answered in this step: {action:?}"));
     }
     match (&outcome.refusal, answer) {
-        (Some(refusal), Some(answer)) => {
+        (Some((refusal, serving)), Some(answer)) => {
             let (found, wait) = match refusal {
                 Rejection::Superseded => ("superseded", None),
                 Rejection::Refreshing => ("refreshing", None),
@@ -70,6 +70,7 @@ fn check_outcome(outcome: &Outcome, expect: &Expect, action: Option<&Action>) ->
             if let Some(range) = settles_in {
                 span("settles_in", &Some(*range), wait)?;
             }
+            compare("still_served", still_served.as_ref(), serving)?;
         }
         (None, None) => {}
         (refusal, answer) => return Err(format!("expected the refusal to be answered {answer:?}, found {refusal:?}")),

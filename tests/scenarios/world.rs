@@ -15,7 +15,7 @@ use steadfast::{
 };
 use tokio::{
     task::{JoinHandle, yield_now},
-    time::{Instant, sleep, timeout},
+    time::{Instant, advance, sleep, timeout},
 };
 
 use crate::{
@@ -57,7 +57,8 @@ struct Asking {
 #[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) caller: Option<Answered>,
-    pub(crate) refusal: Option<Rejection>,
+    /// What the refusal was answered, and whether the next caller would get the refused token all the same.
+    pub(crate) refusal: Option<(Rejection, bool)>,
     pub(crate) response: Option<(u16, Vec<u64>)>,
 }
 
@@ -97,11 +98,12 @@ impl World {
                 sleep(ahead).await;
             }
             Action::Suspend(span) => self.clock.suspend(span.0),
+            Action::Oversleep(span) => advance(span.0).await,
             Action::SetWallClock(Shift::Forward(by)) => self.clock.step_forward(*by),
             Action::SetWallClock(Shift::Back(by)) => self.clock.step_back(*by),
             Action::Ask(ask) => outcome.caller = self.process(process)?.ask(ask).await?,
             Action::Answered(name) => outcome.caller = Some(self.process(process)?.answered(name).await?),
-            Action::Refuse(refuse) => outcome.refusal = Some(self.process(process)?.refuse(refuse).await?),
+            Action::Refuse(refuse) => outcome.refusal = Some(self.process(process)?.refuse(refuse)?),
             Action::Accept(generation) => {
                 let process = self.process(process)?;
                 let generation = process.generation(*generation)?;
@@ -278,7 +280,7 @@ impl Process {
         Ok(Answered { takes: *at - asking.since, result })
     }
 
-    async fn refuse(&mut self, refuse: &Refuse) -> Result<Rejection, String> {
+    fn refuse(&self, refuse: &Refuse) -> Result<(Rejection, bool), String> {
         let generation = self.generation(refuse.generation)?;
         let challenge = refuse.challenge.as_deref().map(parse).transpose()?;
         let mut answers = Vec::new();
@@ -288,7 +290,8 @@ impl Process {
         let first = *answers.first().ok_or("nothing was refused")?;
         match answers.iter().find(|answer| **answer != first) {
             Some(other) => Err(format!("the same refusal was answered {first:?} and {other:?}")),
-            None => Ok(first),
+            // Nobody else has run since.
+            None => Ok((first, self.tokens()?.snapshot().generation == Some(generation))),
         }
     }
 
