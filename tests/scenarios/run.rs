@@ -14,7 +14,7 @@ pub(crate) fn hold(scenario: &Scenario, seed: u64) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let mut world = World::of(&scenario.given, seed).await?;
-        world.settle().await;
+        world.settle().await?;
         for (number, step) in scenario.steps.iter().enumerate() {
             take(&mut world, step).await.map_err(|what| format!("step {}: {what}", number + 1))?;
         }

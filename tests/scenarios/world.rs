@@ -46,6 +46,7 @@ pub(crate) struct Process {
     /// Each token seen so far, by its generation.
     seen: BTreeMap<u64, AccessToken>,
     asking: HashMap<String, Asking>,
+    clock: TestClock,
 }
 
 struct Asking {
@@ -142,16 +143,16 @@ impl World {
                 });
             }
         }
-        self.settle().await;
+        self.settle().await?;
         Ok(outcome)
     }
 
     /// Lets everybody act who can, while time stands still, and looks at what is there.
-    pub(crate) async fn settle(&mut self) {
+    pub(crate) async fn settle(&mut self) -> Result<(), String> {
         for _ in 0..64 {
             yield_now().await;
         }
-        self.processes.values_mut().for_each(Process::look);
+        self.processes.values_mut().try_for_each(Process::look)
     }
 
     pub(crate) fn process(&mut self, name: &str) -> Result<&mut Process, String> {
@@ -190,7 +191,14 @@ impl World {
                 async { Ok(()) }
             }));
         let tokens = builder.spawn().map_err(|error| format!("{error}: {:?}", error.source()))?;
-        let process = Process { tokens: Some(tokens), login, events, seen: BTreeMap::new(), asking: HashMap::new() };
+        let process = Process {
+            tokens: Some(tokens),
+            login,
+            events,
+            seen: BTreeMap::new(),
+            asking: HashMap::new(),
+            clock: self.clock.clone(),
+        };
         self.processes.insert(start.process.clone(), process);
         Ok(())
     }
@@ -211,10 +219,24 @@ impl Process {
         self.tokens.as_ref().ok_or_else(|| "its handles were dropped".to_owned())
     }
 
-    fn look(&mut self) {
-        if let Some(token) = self.tokens.as_ref().and_then(|tokens| tokens.try_token().ok()) {
-            self.seen.insert(token.generation().get(), token);
+    fn look(&mut self) -> Result<(), String> {
+        match self.tokens.as_ref().and_then(|tokens| tokens.try_token().ok()) {
+            Some(token) => self.keep(token),
+            None => Ok(()),
         }
+    }
+
+    /// Whatever is handed out has to be good for a while, and no older than what was handed out before.
+    fn keep(&mut self, token: AccessToken) -> Result<(), String> {
+        let generation = token.generation().get();
+        if token.expires_at().is_some_and(|end| end <= self.clock.wall()) {
+            return Err(format!("token {generation} is handed out after its end"));
+        }
+        if self.seen.last_key_value().is_some_and(|(newest, _)| generation < *newest) {
+            return Err(format!("token {generation} is handed out after a newer one"));
+        }
+        self.seen.insert(generation, token);
+        Ok(())
     }
 
     fn generation(&self, number: u64) -> Result<Generation, String> {
@@ -274,7 +296,7 @@ impl Process {
             }
         }
         if let Ok(token) = first {
-            self.seen.insert(token.generation().get(), token.clone());
+            self.keep(token.clone())?;
         }
         let result = first.as_ref().map(|token| token.generation().get()).map_err(AuthError::clone);
         Ok(Answered { takes: *at - asking.since, result })
@@ -326,7 +348,7 @@ impl Process {
         if !answers.lock().unwrap().is_empty() {
             return Err("the API had more answers than it was asked for".into());
         }
-        self.look();
+        self.look()?;
         let named = |authorization: &String| {
             let token = self.seen.values().find(|token| authorization == &format!("Bearer {}", token.secret()));
             token.map(|token| token.generation().get()).ok_or("a token that nobody has seen")
