@@ -360,21 +360,26 @@ impl Process {
 
 /// The words of the format for what the library says.
 pub(crate) fn in_words(status: &AuthStatus) -> String {
-    match status {
-        AuthStatus::Pending => "pending".into(),
-        AuthStatus::Running => "running".into(),
-        AuthStatus::AuthRetrying(RetryCause::TokenEndpoint) => "auth retrying: token endpoint".into(),
-        AuthStatus::AuthRetrying(RetryCause::RejectedByResource) => "auth retrying: rejected by resource".into(),
-        AuthStatus::Unauthenticated(UnauthenticatedReason::Rejected(code)) => format!("unauthenticated: {code}"),
-        AuthStatus::Unauthenticated(UnauthenticatedReason::CeilingExceeded(_)) => "unauthenticated: ceiling".into(),
-        AuthStatus::Unauthenticated(UnauthenticatedReason::RejectedByResource) => {
-            "unauthenticated: rejected by resource".into()
-        }
-        AuthStatus::Unauthenticated(UnauthenticatedReason::Replaced) => "unauthenticated: replaced".into(),
-        AuthStatus::Stopped(StopReason::ShutDown) => "stopped: shut down".into(),
-        AuthStatus::Stopped(StopReason::HandlesDropped) => "stopped: handles dropped".into(),
-        other => format!("{other}"),
-    }
+    let why = match status {
+        AuthStatus::AuthRetrying(cause) => match cause {
+            RetryCause::TokenEndpoint => "token endpoint",
+            RetryCause::RejectedByResource => "rejected by resource",
+            other => panic!("a cause that scenarios have no word for: {other:?}"),
+        },
+        AuthStatus::Unauthenticated(reason) => match reason {
+            UnauthenticatedReason::Rejected(code) => code.as_str(),
+            UnauthenticatedReason::CeilingExceeded(_) => "ceiling",
+            UnauthenticatedReason::RejectedByResource => "rejected by resource",
+            UnauthenticatedReason::Replaced => "replaced",
+            other => panic!("a reason that scenarios have no word for: {other:?}"),
+        },
+        AuthStatus::Stopped(StopReason::ShutDown) => "shut down",
+        AuthStatus::Stopped(StopReason::HandlesDropped) => "handles dropped",
+        AuthStatus::Stopped(_) => "a defect",
+        AuthStatus::Pending | AuthStatus::Running => return status.name().to_owned(),
+        other => panic!("a status that scenarios have no word for: {other:?}"),
+    };
+    format!("{}: {why}", status.name().replace('_', " "))
 }
 
 pub(crate) fn event(event: &StatusEvent) -> Event {
