@@ -16,8 +16,11 @@ use crate::{format::Scenario, run::hold};
 
 mod endpoint;
 mod format;
+mod policy;
+mod process;
 mod run;
 mod store;
+mod words;
 mod world;
 
 #[test]

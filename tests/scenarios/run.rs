@@ -6,7 +6,9 @@ use steadfast::Rejection;
 
 use crate::{
     format::{Action, Event, Expect, Range, Scenario, Span, Step},
-    world::{Answered, Outcome, World, event, in_words, kind},
+    process::Answered,
+    words::{event, in_words, kind},
+    world::{Outcome, World},
 };
 
 /// Runs the scenario with this seed for what is random.
