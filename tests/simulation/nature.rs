@@ -1,0 +1,140 @@
+//! What surrounds everything: time, chance, the weather, and the journal in which all is written down.
+
+use std::{
+    cell::RefCell,
+    fmt::{self, Write as _},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use steadfast::testing::TestClock;
+use tokio::time::Instant;
+
+use crate::{promises::Checked, weather::Weather};
+
+pub(crate) struct Nature {
+    pub(crate) clock: TestClock,
+    began: Instant,
+    /// How long the machine has slept, in milliseconds: the monotonic clock has missed it, the rest of the world has not.
+    slept: AtomicU64,
+    dice: Mutex<fastrand::Rng>,
+    weather: Mutex<Weather>,
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    lines: Vec<String>,
+    broken: Option<String>,
+}
+
+impl Nature {
+    pub(crate) fn of(seed: u64) -> Arc<Self> {
+        // The library's own randomness, where it takes no seed.
+        fastrand::seed(seed);
+        let nature = Arc::new(Self {
+            clock: TestClock::new(),
+            began: Instant::now(),
+            slept: AtomicU64::new(0),
+            dice: Mutex::new(fastrand::Rng::with_seed(seed)),
+            weather: Mutex::default(),
+            book: Mutex::default(),
+        });
+        PRESENT.with(|present| *present.borrow_mut() = Some(Arc::clone(&nature)));
+        nature
+    }
+
+    /// The world of the seed that this thread is at.
+    pub(crate) fn present() -> Option<Arc<Self>> {
+        PRESENT.with(|present| present.borrow().clone())
+    }
+
+    /// The monotonic clock, since the world began.
+    pub(crate) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// The wall clock, since the Unix epoch.
+    pub(crate) fn wall(&self) -> Duration {
+        self.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
+    /// How much time has gone by for those who neither sleep nor have their clocks set: the servers.
+    pub(crate) fn true_time(&self) -> Duration {
+        self.now() + Duration::from_millis(self.slept.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn suspend(&self, span: Duration) {
+        self.slept.fetch_add(span.as_millis() as u64, Ordering::Relaxed);
+        self.clock.suspend(span);
+    }
+}
+
+/// Chance.
+impl Nature {
+    pub(crate) fn roll(&self, sides: usize) -> usize {
+        locked(&self.dice).usize(..sides)
+    }
+
+    pub(crate) fn chance(&self, percent: usize) -> bool {
+        self.roll(100) < percent
+    }
+
+    pub(crate) fn pick<T: Copy>(&self, from: &[T]) -> T {
+        from[self.roll(from.len())]
+    }
+
+    pub(crate) fn millis(&self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(locked(&self.dice).u64(from..=to))
+    }
+
+    pub(crate) fn secs(&self, from: u64, to: u64) -> Duration {
+        self.millis(from * 1000, to * 1000)
+    }
+
+    pub(crate) fn weather(&self) -> Weather {
+        *locked(&self.weather)
+    }
+
+    pub(crate) fn set_weather(&self, change: impl FnOnce(&mut Weather)) {
+        change(&mut locked(&self.weather));
+    }
+}
+
+/// The journal.
+impl Nature {
+    pub(crate) fn note(&self, line: fmt::Arguments<'_>) {
+        let mut text = format!("{:>10.3} ", self.now().as_secs_f64());
+        let _ = text.write_fmt(line);
+        locked(&self.book).lines.push(text);
+    }
+
+    /// The first broken promise ends the seed. Checks run in tasks whose panics the library catches, so they do not panic.
+    pub(crate) fn check(&self, checked: Checked) {
+        if let Err(broken) = checked {
+            self.note(format_args!("BROKEN {broken}"));
+            locked(&self.book).broken.get_or_insert(broken);
+        }
+    }
+
+    pub(crate) fn broken(&self) -> Option<String> {
+        locked(&self.book).broken.clone()
+    }
+
+    pub(crate) fn take_lines(&self) -> Vec<String> {
+        PRESENT.with(|present| *present.borrow_mut() = None);
+        std::mem::take(&mut locked(&self.book).lines)
+    }
+}
+
+/// A panic that was wanted has no lock in its hands that it could have spoiled.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+thread_local! {
+    static PRESENT: RefCell<Option<Arc<Nature>>> = const { RefCell::new(None) };
+}

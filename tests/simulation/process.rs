@@ -1,0 +1,387 @@
+//! One process: a monitor, and the people who use it.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use http::Request;
+use http_body_util::Empty;
+use steadfast::{
+    AccessToken, AuthError, AuthLayer, AuthStatus, Challenge, IssueError, LayerError, MonitoredTokenSource,
+    RefreshPolicy, Rejection, StaticToken, TokenSource, UnauthenticatedReason,
+    oauth::{ClientCredentialsGrant, RefreshTokenGrant},
+    rotation::SharedLogin,
+};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+
+use crate::{
+    SECRET,
+    api::{Api, INVALID},
+    idp::Idp,
+    nature::{Nature, locked},
+    promises,
+    sink::Ear,
+    source::{Record, Watched},
+    store::SimStore,
+    wire::{Cables, Wire},
+};
+
+/// Where a process has its tokens from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A login in a store, which other processes use too.
+    Shared,
+    /// A refresh token that this process alone has.
+    Alone,
+    Client,
+    /// A client that shares its access tokens in a store.
+    SharedClient,
+    /// A fixed token.
+    Fixed,
+}
+
+pub(crate) struct Process {
+    pub(crate) number: usize,
+    pub(crate) kind: Kind,
+    /// `None` once the last handle is dropped.
+    pub(crate) tokens: Option<MonitoredTokenSource>,
+    pub(crate) spare: Vec<MonitoredTokenSource>,
+    pub(crate) ear: Arc<Ear>,
+    pub(crate) record: Arc<Record>,
+    pub(crate) driver: Option<JoinHandle<()>>,
+    /// Of the source that counts.
+    pub(crate) client: usize,
+    site: Site,
+    statuses: watch::Receiver<AuthStatus>,
+    status: AuthStatus,
+    retrying_since: Option<Duration>,
+    newest: Arc<AtomicU64>,
+    pub(crate) waiting: Arc<AtomicUsize>,
+    api: Api,
+}
+
+/// What all processes have in common.
+#[derive(Clone)]
+pub(crate) struct Site {
+    pub(crate) nature: Arc<Nature>,
+    pub(crate) idp: Arc<Idp>,
+    pub(crate) cables: Arc<Cables>,
+    pub(crate) store: SimStore,
+    pub(crate) policy: Arc<RefreshPolicy>,
+    pub(crate) seed: u64,
+}
+
+impl Process {
+    pub(crate) fn start(site: &Site, number: usize, kind: Kind, refresh_token: &str) -> Self {
+        let record = Record::new(&site.nature, &site.policy, number);
+        let client = number * CLIENTS;
+        let (source, _) = site.source(kind, &record, 0, client, refresh_token, ACCOUNT);
+        let ear = Ear::new(&site.nature, number);
+        let (tokens, driver) = MonitoredTokenSource::builder(source)
+            .name("workload")
+            .policy(Arc::clone(&site.policy))
+            .clock(&site.nature.clock)
+            .sink(Arc::clone(&ear))
+            .jitter_seed(site.seed ^ number as u64)
+            .pair()
+            .unwrap();
+        let statuses = tokens.subscribe();
+        let api =
+            Api { nature: Arc::clone(&site.nature), idp: Arc::clone(&site.idp), record: Arc::clone(&record) };
+        Self {
+            number,
+            kind,
+            driver: Some(tokio::spawn(driver)),
+            tokens: Some(tokens),
+            spare: Vec::new(),
+            ear,
+            record,
+            client,
+            site: site.clone(),
+            status: AuthStatus::Pending,
+            statuses,
+            retrying_since: None,
+            newest: Arc::default(),
+            waiting: Arc::default(),
+            api,
+        }
+    }
+
+    /// New credentials, from a user who has signed in again.
+    pub(crate) fn reauthenticate(&mut self, refresh_token: &str, account: &str) -> Option<SharedLogin> {
+        let tokens = self.tokens.as_ref()?;
+        self.site.cables.silence(self.client, "new credentials");
+        self.client += 1;
+        let epoch = self.record.begins_anew();
+        let (source, login) = self.site.source(self.kind, &self.record, epoch, self.client, refresh_token, account);
+        if tokens.reauthenticate(source).is_err() {
+            self.site.nature.check(promises::an_error_tells_the_truth(
+                &tokens.try_token().expect_err("it has stopped"),
+                &AuthStatus::Stopped(steadfast::StopReason::ShutDown),
+            ));
+            self.record.close("the end");
+        }
+        login
+    }
+
+    /// Whatever ends the run: from now on nothing is heard of it.
+    pub(crate) fn closes(&self, why: &'static str) {
+        self.record.close(why);
+        self.site.cables.silence(self.client, why);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.tokens.as_ref().is_none_or(|tokens| matches!(tokens.status(), AuthStatus::Stopped(_)))
+    }
+
+    /// What holds at any time, and how the status has got on since the last look.
+    pub(crate) fn look(&mut self) {
+        let nature = &self.site.nature;
+        let status = self.statuses.borrow_and_update().clone();
+        if status != self.status {
+            nature.note(format_args!("process {} is {status}", self.number));
+            if let AuthStatus::Unauthenticated(reason) = &status {
+                nature.check(promises::a_run_ends_for_a_reason(reason, self.grounds(reason)));
+            }
+            let retrying = matches!(status, AuthStatus::AuthRetrying(_));
+            self.retrying_since = retrying.then(|| self.retrying_since.unwrap_or(nature.now()));
+            self.status = status;
+        }
+        let Some(tokens) = &self.tokens else { return };
+        let snapshot = tokens.snapshot();
+        nature.check(promises::no_secret_in_any_output("the handle", &format!("{tokens:?} {snapshot:?}")));
+        match tokens.try_token() {
+            Ok(token) => {
+                self.record.sees(token.secret(), Some(&token));
+                let before = self.newest.fetch_max(token.generation().get(), Ordering::Relaxed);
+                nature.check(promises::generations_only_grow(before, token.generation().get()));
+            }
+            Err(error) => nature.check(promises::an_error_tells_the_truth(&error, &tokens.status())),
+        }
+    }
+
+    fn grounds(&self, reason: &UnauthenticatedReason) -> bool {
+        let (nature, store) = (&self.site.nature, &self.site.store);
+        match reason {
+            UnauthenticatedReason::Rejected(code) => {
+                let heard = self.site.cables.heard(Some(self.client), code.as_str());
+                let confirmed = !matches!(code.as_str(), "weird_mood" | "access_denied" | "invalid_request");
+                heard >= if confirmed { 1 } else { self.site.policy.max_tries } || store.buried(code.as_str())
+            }
+            UnauthenticatedReason::CeilingExceeded(ceiling) => {
+                self.retrying_since.is_some_and(|since| nature.now() - since + SLACK >= *ceiling)
+            }
+            UnauthenticatedReason::RejectedByResource => self.kind == Kind::Fixed,
+            UnauthenticatedReason::Replaced => store.account().is_some_and(|account| account != ACCOUNT),
+            _ => false,
+        }
+    }
+}
+
+/// The people.
+impl Process {
+    /// Somebody wants a token, and may lose patience at any point.
+    pub(crate) fn caller(&self) {
+        let Some(tokens) = self.tokens.clone() else { return };
+        let (nature, record, newest) =
+            (Arc::clone(&self.site.nature), Arc::clone(&self.record), Arc::clone(&self.newest));
+        let limit = self.site.policy.caller_wait;
+        let patience = nature.chance(20).then(|| nature.roll(3));
+        let hurry = nature.chance(10).then(|| nature.millis(0, 12_000));
+        let after = nature.chance(25).then(|| tokens.try_token().ok()).flatten().map(|token| token.generation());
+        let asked = locked(&record.pages).epoch;
+        let waiting = Waiting::one(&self.waiting);
+        tokio::spawn(async move {
+            let _waiting = waiting;
+            let (began, before) = (nature.now(), newest.load(Ordering::Relaxed));
+            let call = async {
+                match after {
+                    Some(after) => tokens.token_after(after).await,
+                    None => tokens.token().await,
+                }
+            };
+            let answer = dropped_after(patience, hurry, call).await;
+            let Some(answer) = answer else { return };
+            nature.check(promises::every_caller_is_answered_in_time(nature.now() - began, limit));
+            match &answer {
+                Ok(token) => {
+                    let got = token.generation().get();
+                    nature.check(promises::generations_only_grow(before, got));
+                    if let Some(after) = after {
+                        nature.check(promises::a_token_after_is_newer(after.get(), got));
+                    }
+                    newest.fetch_max(got, Ordering::Relaxed);
+                    record.sees(token.secret(), Some(token));
+                    let of = record.token(token.secret()).map_or(0, |token| token.epoch);
+                    nature.check(promises::old_credentials_serve_nobody(token.secret(), of, asked));
+                }
+                Err(error) => tells(&nature, error, &tokens.status(), began == nature.now()),
+            }
+        });
+    }
+
+    /// Somebody sends a request.
+    pub(crate) fn request(&self) {
+        let Some(tokens) = self.tokens.clone() else { return };
+        let nature = Arc::clone(&self.site.nature);
+        let policy = &self.site.policy;
+        let limit = policy.caller_wait * 2 + policy.settle + Duration::from_secs(2);
+        let patience = nature.chance(15).then(|| nature.roll(4));
+        let hurry = nature.chance(10).then(|| nature.millis(0, 12_000));
+        let replays = nature.chance(70);
+        let layer = AuthLayer::new(tokens.clone(), ORIGIN).unwrap();
+        let (once, again) = (layer.clone().wrap(self.api.clone()), layer.replay_once().wrap(self.api.clone()));
+        let waiting = Waiting::one(&self.waiting);
+        tokio::spawn(async move {
+            let _waiting = waiting;
+            let began = nature.now();
+            let request = Request::get(ORIGIN).body(Empty::new()).unwrap();
+            let answer = if replays {
+                dropped_after(patience, hurry, again.send(request)).await
+            } else {
+                dropped_after(patience, hurry, once.send(request)).await
+            };
+            let Some(answer) = answer else { return };
+            nature.check(promises::every_caller_is_answered_in_time(nature.now() - began, limit));
+            match &answer {
+                Ok(response) => nature.check(promises::no_secret_in_any_output("a response", &format!("{response:?}"))),
+                Err(LayerError::Auth(error)) => tells(&nature, error, &tokens.status(), false),
+                Err(error) => nature.check(promises::no_secret_in_any_output("an error", &format!("{error} {error:?}"))),
+            }
+        });
+    }
+
+    /// The host has found out by itself that a token is refused.
+    pub(crate) fn reject(&self) {
+        let Some(tokens) = &self.tokens else { return };
+        let Ok(token) = tokens.try_token() else { return };
+        let definite = self.site.nature.chance(60);
+        let challenge: Challenge = if definite { INVALID } else { "Bearer" }.parse().unwrap();
+        locked(&self.record.pages).refused.insert(token.secret().to_owned());
+        for _ in 0..=self.site.nature.roll(3) {
+            let answer = tokens.reject(token.generation(), Some(&challenge));
+            self.site.nature.note(format_args!("process {}: its host rejects: {answer:?}", self.number));
+            let mut pages = locked(&self.record.pages);
+            let proven = pages.accepted.contains(token.secret());
+            if definite && !proven && answer == Rejection::Refreshing && self.kind != Kind::Fixed {
+                pages.withdrawn.insert(token.secret().to_owned());
+            }
+        }
+    }
+}
+
+impl Record {
+    /// Somebody has this token in hand.
+    pub(crate) fn sees(&self, secret: &str, handed: Option<&AccessToken>) {
+        let nature = &self.nature;
+        let Some(token) = self.token(secret) else { return };
+        if let Some(handed) = handed {
+            nature.check(promises::no_secret_in_any_output("a token", &format!("{handed:?}")));
+            let withdrawn = locked(&self.pages).withdrawn.contains(secret);
+            nature.check(promises::a_withdrawn_token_is_not_seen_again(secret, withdrawn));
+            let (mono, wall) = (nature.now(), nature.wall());
+            nature.check(promises::an_expired_token_is_never_served(secret, &token, mono, wall, &self.policy));
+        }
+    }
+}
+
+impl Site {
+    fn source(
+        &self,
+        kind: Kind,
+        record: &Arc<Record>,
+        epoch: usize,
+        client: usize,
+        refresh_token: &str,
+        account: &str,
+    ) -> (Watched, Option<SharedLogin>) {
+        let wire = Wire { cables: Arc::clone(&self.cables), client };
+        let store = self.store.of(record.process);
+        let refreshing = || RefreshTokenGrant::builder(TOKEN_URL, "my-app", refresh_token);
+        let credentials = || ClientCredentialsGrant::builder(TOKEN_URL, "my-app").client_secret(SECRET);
+        let shared = |login: SharedLogin| (Box::new(login.clone()) as Box<dyn TokenSource>, Some(login));
+        let (inner, login) = match kind {
+            Kind::Shared => {
+                let grant = refreshing().client_secret(SECRET).http(wire).build().unwrap();
+                let login = SharedLogin::builder(grant, store.clone()).account(account);
+                shared(login.clock(&self.nature.clock).build())
+            }
+            Kind::SharedClient => {
+                let grant = credentials().http(wire).build().unwrap();
+                shared(SharedLogin::builder(grant, store.clone()).clock(&self.nature.clock).build())
+            }
+            Kind::Alone => (Box::new(refreshing().http(wire).build().unwrap()) as Box<dyn TokenSource>, None),
+            Kind::Client => (Box::new(credentials().http(wire).build().unwrap()) as Box<dyn TokenSource>, None),
+            Kind::Fixed => (Box::new(StaticToken::new(refresh_token)) as Box<dyn TokenSource>, None),
+        };
+        let store = (kind == Kind::Shared).then_some(store);
+        let (record, cables, idp) = (Arc::clone(record), Arc::clone(&self.cables), Arc::clone(&self.idp));
+        (Watched { inner, record, epoch, client, cables, idp, store }, login)
+    }
+}
+
+/// Counts who still waits for an answer.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn one(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn tells(nature: &Nature, error: &AuthError, status: &AuthStatus, at_once: bool) {
+    let mut text = format!("{error} {error:?} {:?}", error.to_response());
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text += &format!(" {error} {error:?}");
+        // What a foreign source says under this is its own affair.
+        cause = error.source().filter(|_| !error.is::<IssueError>() || true);
+    }
+    nature.check(promises::no_secret_in_any_output("an error", &text));
+    if at_once {
+        nature.check(promises::an_error_tells_the_truth(error, status));
+    }
+}
+
+/// The future's output, unless somebody drops it: after so many polls, or after some time.
+async fn dropped_after<T>(polls: Option<usize>, span: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    let polled = std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => match &mut left {
+            Some(0) => Poll::Ready(None),
+            Some(left) => {
+                *left -= 1;
+                Poll::Pending
+            }
+            None => Poll::Pending,
+        },
+    });
+    match span {
+        Some(span) => timeout(span, polled).await.ok().flatten(),
+        None => polled.await,
+    }
+}
+
+pub(crate) const ACCOUNT: &str = "alice";
+/// How many sources a process may have, one after the other.
+const CLIENTS: usize = 1000;
+/// What the timers of an attempt add up to.
+const SLACK: Duration = Duration::from_secs(1);
+const ORIGIN: &str = "https://api.example.com/";
+const TOKEN_URL: &str = "https://login.example.com/token";

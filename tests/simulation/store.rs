@@ -1,0 +1,157 @@
+//! A store that keeps its promises and yet fails in every way that stores do.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use secrecy::ExposeSecret;
+use steadfast::store::{Content, GrantStore, Lease, MemoryStore, Record, StoreError};
+use tokio::time::sleep;
+
+use crate::{
+    nature::{Nature, locked},
+    weather::Store as Weather,
+};
+
+/// One process's way to the store.
+#[derive(Clone)]
+pub(crate) struct SimStore {
+    nature: Arc<Nature>,
+    memory: MemoryStore,
+    /// Every refresh token that was ever written down, and what is stored now.
+    written: Arc<Mutex<Written>>,
+    /// Whose lease it is that counts: for the trace.
+    process: usize,
+}
+
+#[derive(Default)]
+struct Written {
+    refresh_tokens: Vec<String>,
+    now: Option<Record>,
+    tombstones: Vec<String>,
+    /// A lease ended before its time, so nobody can promise who exchanges.
+    was_hasty: bool,
+}
+
+impl SimStore {
+    pub(crate) fn new(nature: &Arc<Nature>) -> Self {
+        Self { nature: Arc::clone(nature), memory: MemoryStore::new(), written: Arc::default(), process: 0 }
+    }
+
+    pub(crate) fn of(&self, process: usize) -> Self {
+        Self { process, ..self.clone() }
+    }
+
+    /// Whether this refresh token is, or was, in the store.
+    pub(crate) fn has_kept(&self, refresh_token: &str) -> bool {
+        locked(&self.written).refresh_tokens.iter().any(|kept| kept == refresh_token)
+    }
+
+    /// The refresh token in the store.
+    pub(crate) fn keeps(&self) -> Option<String> {
+        let written = locked(&self.written);
+        match written.now.as_ref()?.content() {
+            Content::Grant(grant) => Some(grant.refresh_token()?.expose_secret().to_owned()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn account(&self) -> Option<String> {
+        locked(&self.written).now.as_ref().map(|record| record.identity().account().to_owned())
+    }
+
+    /// Whether a tombstone with this code was ever written.
+    pub(crate) fn buried(&self, code: &str) -> bool {
+        locked(&self.written).tombstones.iter().any(|buried| buried == code)
+    }
+
+    pub(crate) fn was_hasty(&self) -> bool {
+        locked(&self.written).was_hasty
+    }
+
+    fn weather(&self) -> Weather {
+        match self.nature.weather().store {
+            Weather::Fickle => self.nature.pick(Weather::PASSING),
+            steady => steady,
+        }
+    }
+
+    /// What every call goes through.
+    async fn call(&self, name: &str, writes: bool) -> Result<Weather, StoreError> {
+        let weather = self.weather();
+        self.nature.note(format_args!("process {} calls store {name}: {weather:?}", self.process));
+        match weather {
+            Weather::Slow => sleep(self.nature.millis(0, 3000)).await,
+            Weather::Down => {
+                sleep(self.nature.millis(0, 1000)).await;
+                return Err(StoreError::unavailable("connection refused"));
+            }
+            Weather::ReadOnly if writes => return Err(StoreError::unavailable("read-only file system")),
+            Weather::Hanging if self.nature.chance(50) => std::future::pending().await,
+            _ => {}
+        }
+        Ok(weather)
+    }
+
+    fn ttl(&self, weather: Weather, ttl: Duration) -> Duration {
+        if weather != Weather::Hasty {
+            return ttl;
+        }
+        locked(&self.written).was_hasty = true;
+        self.nature.millis(1, 2000)
+    }
+}
+
+#[async_trait]
+impl GrantStore for SimStore {
+    async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
+        let weather = self.call("lease", false).await?;
+        if weather == Weather::Busy {
+            return Err(StoreError::Busy);
+        }
+        self.memory.lease(self.ttl(weather, ttl)).await
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), StoreError> {
+        let weather = self.call("renew", true).await?;
+        self.memory.renew(lease, self.ttl(weather, ttl)).await
+    }
+
+    async fn load(&self) -> Result<Option<Record>, StoreError> {
+        match self.call("load", false).await? {
+            Weather::Corrupt if self.nature.chance(50) => Err(StoreError::Newer),
+            Weather::Corrupt => Err(StoreError::Corrupt("no JSON".into())),
+            _ => self.memory.load().await,
+        }
+    }
+
+    async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
+        let weather = self.call("commit", true).await?;
+        self.memory.commit(lease, record).await?;
+        let mut written = locked(&self.written);
+        match record.content() {
+            Content::Grant(grant) => {
+                let token = grant.refresh_token().map(|token| token.expose_secret().to_owned());
+                self.nature.note(format_args!("process {} has written {token:?}", self.process));
+                written.refresh_tokens.extend(token);
+            }
+            Content::Tombstone(tombstone) => {
+                self.nature.note(format_args!("process {} has written a tombstone", self.process));
+                written.tombstones.push(tombstone.code().to_owned());
+            }
+            _ => {}
+        }
+        written.now = Some(record.clone());
+        if weather == Weather::Torn && self.nature.chance(60) {
+            return Err(StoreError::unavailable("the connection broke off"));
+        }
+        Ok(())
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+        self.call("release", false).await?;
+        self.memory.release(lease).await
+    }
+}

@@ -1,0 +1,273 @@
+//! One seed: a world is made, lives through some weather, heals, and ends.
+
+use std::{sync::Arc, time::Duration};
+
+use steadfast::{AuthStatus, RefreshPolicy, StatusEvent, rotation::SharedLogin};
+use tokio::time::sleep;
+
+use crate::{
+    idp::Idp,
+    nature::{Nature, locked},
+    process::{ACCOUNT, Kind, Process, Site},
+    promises,
+    store::SimStore,
+    weather::Weather,
+    wire::Cables,
+};
+
+pub(crate) struct World {
+    nature: Arc<Nature>,
+    idp: Arc<Idp>,
+    site: Site,
+    kind: Kind,
+    processes: Vec<Process>,
+}
+
+impl World {
+    pub(crate) fn of(seed: u64) -> Self {
+        let nature = Nature::of(seed);
+        let policy = Arc::new(policy(&nature));
+        let grace = Duration::from_secs(nature.pick(&[0, 0, 30, 60]));
+        let lifetime = Duration::from_secs(nature.pick(&[40, 300, 900, 3600, 3600, 4 * 3600]));
+        let idp = Idp::new(&nature, grace, lifetime);
+        let kind = match nature.roll(20) {
+            0..=11 => Kind::Shared,
+            12..=15 => Kind::Alone,
+            16 => Kind::Client,
+            17..=18 => Kind::SharedClient,
+            _ => Kind::Fixed,
+        };
+        let cables = Cables::new(&nature, &idp);
+        let store = SimStore::new(&nature);
+        let site =
+            Site { nature: Arc::clone(&nature), idp: Arc::clone(&idp), cables, store, policy: Arc::clone(&policy), seed };
+        nature.note(format_args!("{kind:?}, grace {grace:?}, tokens of {lifetime:?}, {policy:?}"));
+        let count = if matches!(kind, Kind::Shared | Kind::SharedClient) { 1 + nature.roll(3) } else { 1 };
+        let first = if kind == Kind::Fixed { idp.mint() } else { idp.sign_in() };
+        let processes = (0..count).map(|number| Process::start(&site, number, kind, &first)).collect();
+        Self { nature, idp, site, kind, processes }
+    }
+
+    /// A life, until a promise is broken or it ends.
+    pub(crate) async fn live(&mut self) -> Option<()> {
+        for _ in 0..15 + self.nature.roll(40) {
+            self.step().await;
+            self.look()?;
+        }
+        self.heal().await?;
+        self.end().await
+    }
+
+    async fn step(&mut self) {
+        let nature = Arc::clone(&self.nature);
+        let process = nature.roll(self.processes.len());
+        let at = &mut self.processes[process];
+        match nature.roll(100) {
+            0..=24 => (0..=nature.roll(6)).for_each(|_| at.caller()),
+            25..=44 => (0..=nature.roll(6)).for_each(|_| at.request()),
+            45..=62 => Weather::turns(&nature),
+            63..=66 => at.reject(),
+            67..=69 => self.nudge(process),
+            70..=73 => self.clocks(),
+            74..=75 => self.sign_in(process, ACCOUNT).await,
+            76 => self.idp.revoke_access_tokens(),
+            77 if nature.chance(30) => self.idp.revoke_logins(),
+            78..=80 => at.clones_handles(),
+            81 if nature.chance(30) => self.shut_down(process).await,
+            82 if nature.chance(20) => at.drops_the_last_handle(),
+            83 if nature.chance(20) => at.aborts_the_driver(),
+            84 if nature.chance(20) => self.sign_in(process, "mallory").await,
+            _ => {}
+        }
+        let span = match nature.roll(20) {
+            0..=4 => Duration::ZERO,
+            5..=9 => nature.millis(1, 2000),
+            10..=14 => nature.secs(1, 60),
+            15..=18 => nature.secs(60, 1200),
+            _ => nature.secs(1200, 3 * 3600),
+        };
+        sleep(span).await;
+    }
+
+    fn look(&mut self) -> Option<()> {
+        self.processes.iter_mut().for_each(Process::look);
+        self.nature.broken().is_none().then_some(())
+    }
+
+    fn nudge(&mut self, process: usize) {
+        let at = &self.processes[process];
+        if let Some(tokens) = &at.tokens {
+            self.nature.note(format_args!("process {process}: its host nudges"));
+            at.record.excuse();
+            tokens.retry_now();
+        }
+    }
+
+    fn clocks(&mut self) {
+        let span = self.nature.secs(1, 2 * 3600);
+        self.processes.iter().for_each(|process| process.record.excuse());
+        match self.nature.roll(4) {
+            0..=1 => {
+                self.nature.note(format_args!("the machine sleeps for {span:?}"));
+                self.nature.suspend(span);
+            }
+            2 => {
+                self.nature.note(format_args!("the clock is set forward by {span:?}"));
+                self.nature.clock.step_forward(span);
+            }
+            _ => {
+                self.nature.note(format_args!("the clock is set back by {span:?}"));
+                self.nature.clock.step_back(span);
+            }
+        }
+    }
+
+    /// A user signs in again at one process.
+    async fn sign_in(&mut self, process: usize, account: &str) {
+        if self.kind == Kind::Fixed {
+            let token = self.idp.mint();
+            self.processes[process].reauthenticate(&token, account);
+            return;
+        }
+        self.nature.note(format_args!("process {process}: {account} signs in"));
+        let refresh_token = self.idp.sign_in();
+        let login = self.processes[process].reauthenticate(&refresh_token, account);
+        if let Some(login) = login.filter(|_| self.kind == Kind::Shared) {
+            let nature = Arc::clone(&self.nature);
+            // The host goes on meanwhile.
+            tokio::spawn(async move {
+                let signed_in = login.sign_in().await;
+                nature.note(format_args!("signed in: {signed_in:?}"));
+            });
+        }
+    }
+
+    async fn shut_down(&mut self, process: usize) {
+        let at = &mut self.processes[process];
+        let Some(tokens) = at.tokens.clone() else { return };
+        self.nature.note(format_args!("process {process} shuts down"));
+        at.closes("a shutdown");
+        let limit = self.site.policy.attempt_timeout + Duration::from_secs(5);
+        let began = self.nature.now();
+        tokens.shutdown().await;
+        self.nature.check(promises::a_shutdown_ends_in_time(self.nature.now() - began, limit));
+    }
+
+    /// The weather clears up. One cadence later everything has to be well.
+    async fn heal(&mut self) -> Option<()> {
+        self.nature.note(format_args!("the weather clears up"));
+        self.nature.set_weather(|weather| *weather = Weather::default());
+        self.wait(self.cadence()).await?;
+        for number in 0..self.processes.len() {
+            let at = &self.processes[number];
+            if at.is_stopped() {
+                continue;
+            }
+            let ended = at.tokens.as_ref().is_some_and(|tokens| !tokens.status().is_live());
+            if ended {
+                self.sign_in_for_good(number).await;
+            }
+        }
+        self.wait(self.cadence()).await?;
+        for at in &self.processes {
+            let Some(tokens) = at.tokens.as_ref().filter(|_| !at.is_stopped()) else { continue };
+            let (status, serving) = (tokens.status(), tokens.try_token().is_ok());
+            self.nature.check(promises::it_recovers_within_a_cadence(at.number, &status, serving));
+            let told = at.ear.told();
+            self.nature.check(promises::the_last_news_is_true(told.as_ref(), &status, serving));
+        }
+        self.look()
+    }
+
+    /// Time goes by, with somebody at work.
+    async fn wait(&mut self, span: Duration) -> Option<()> {
+        let until = self.nature.now() + span;
+        while self.nature.now() < until {
+            self.processes.iter().for_each(Process::request);
+            sleep(Duration::from_secs(20)).await;
+            self.look()?;
+        }
+        Some(())
+    }
+
+    /// How long it may take until all is well again.
+    fn cadence(&self) -> Duration {
+        let policy = &self.site.policy;
+        let in_flight = policy.attempt_timeout + Duration::from_secs(15);
+        in_flight + policy.auth_retrying_tick.mul_f64(1.1).max(policy.retry_after_cap) + Duration::from_secs(60)
+    }
+
+    async fn sign_in_for_good(&mut self, process: usize) {
+        self.sign_in(process, ACCOUNT).await;
+    }
+
+    async fn end(&mut self) -> Option<()> {
+        for number in 0..self.processes.len() {
+            if !self.processes[number].is_stopped() {
+                match self.nature.roll(3) {
+                    0 => self.processes[number].drops_the_last_handle(),
+                    1 => self.processes[number].aborts_the_driver(),
+                    _ => self.shut_down(number).await,
+                }
+            }
+        }
+        sleep(Duration::from_secs(3600)).await;
+        for at in &self.processes {
+            let waiting = at.waiting.load(std::sync::atomic::Ordering::Relaxed);
+            self.nature.check(promises::nobody_waits_in_the_end(waiting));
+            let told = at.ear.told();
+            self.nature.check(promises::the_end_is_told(at.number, told.as_ref()));
+        }
+        self.look()
+    }
+}
+
+impl Process {
+    fn clones_handles(&mut self) {
+        if let Some(tokens) = &self.tokens {
+            self.spare.push(tokens.clone());
+        }
+        if self.spare.len() > 3 {
+            self.spare.remove(0);
+        }
+    }
+
+    fn drops_the_last_handle(&mut self) {
+        self.spare.clear();
+        // Callers and requests hold handles, too.
+        if self.waiting.load(std::sync::atomic::Ordering::Relaxed) == 0 && self.tokens.take().is_some() {
+            self.record.nature.note(format_args!("process {}: the last handle is dropped", self.number));
+            self.closes("the last handle's drop");
+        }
+    }
+
+    fn aborts_the_driver(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            self.record.nature.note(format_args!("process {}: the driver is aborted", self.number));
+            driver.abort();
+        }
+    }
+}
+
+fn policy(nature: &Nature) -> RefreshPolicy {
+    let secs = Duration::from_secs;
+    let default = RefreshPolicy { retry_after_cap: secs(600), ..RefreshPolicy::DEFAULT };
+    match nature.roll(4) {
+        0..=1 => default,
+        2 => RefreshPolicy {
+            max_tries: 3,
+            auth_retrying_tick: secs(60),
+            auth_retrying_ceiling: secs(1800),
+            retry_after_cap: secs(60),
+            caller_wait: secs(5),
+            ..default
+        },
+        _ => RefreshPolicy {
+            max_tries: 1,
+            demand_probe_interval: None,
+            assumed_lifetime: Some(secs(1800)),
+            blip_wait: Duration::ZERO,
+            ..default
+        },
+    }
+}
