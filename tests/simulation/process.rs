@@ -59,9 +59,6 @@ pub(crate) struct Process {
     /// Of the source that counts.
     pub(crate) client: usize,
     site: Site,
-    statuses: watch::Receiver<AuthStatus>,
-    status: AuthStatus,
-    retrying_since: Option<Duration>,
     newest: Arc<AtomicU64>,
     pub(crate) waiting: Arc<AtomicUsize>,
     api: Api,
@@ -81,6 +78,7 @@ pub(crate) struct Site {
 impl Process {
     pub(crate) fn start(site: &Site, number: usize, kind: Kind, refresh_token: &str) -> Self {
         let record = Record::new(&site.nature, &site.policy, number);
+        ACCOUNT.clone_into(&mut locked(&record.pages).account);
         let client = number * CLIENTS;
         let (source, _) = site.source(kind, &record, 0, client, refresh_token, ACCOUNT);
         let ear = Ear::new(&site.nature, number);
@@ -92,7 +90,8 @@ impl Process {
             .jitter_seed(site.seed ^ number as u64)
             .pair()
             .unwrap();
-        let statuses = tokens.subscribe();
+        let spectator = Spectator { site: site.clone(), record: Arc::clone(&record), kind, retrying_since: None };
+        tokio::spawn(spectator.watch(tokens.subscribe()));
         let api =
             Api { nature: Arc::clone(&site.nature), idp: Arc::clone(&site.idp), record: Arc::clone(&record) };
         Self {
@@ -105,30 +104,37 @@ impl Process {
             record,
             client,
             site: site.clone(),
-            status: AuthStatus::Pending,
-            statuses,
-            retrying_since: None,
             newest: Arc::default(),
             waiting: Arc::default(),
             api,
         }
     }
 
-    /// New credentials, from a user who has signed in again.
-    pub(crate) fn reauthenticate(&mut self, refresh_token: &str, account: &str) -> Option<SharedLogin> {
-        let tokens = self.tokens.as_ref()?;
-        self.site.cables.silence(self.client, "new credentials");
-        self.client += 1;
-        let epoch = self.record.begins_anew();
-        let (source, login) = self.site.source(self.kind, &self.record, epoch, self.client, refresh_token, account);
-        if tokens.reauthenticate(source).is_err() {
-            self.site.nature.check(promises::an_error_tells_the_truth(
-                &tokens.try_token().expect_err("it has stopped"),
-                &AuthStatus::Stopped(steadfast::StopReason::ShutDown),
-            ));
-            self.record.close("the end");
+    /// New credentials, from a user who has signed in again. The host puts them into the store first, or at the same time.
+    pub(crate) async fn sign_in(&mut self, refresh_token: &str, account: &str, first: bool) {
+        let Some(tokens) = self.tokens.clone() else { return };
+        let (client, epoch) = (self.client + 1, locked(&self.record.pages).epoch + 1);
+        let (source, login) = self.site.source(self.kind, &self.record, epoch, client, refresh_token, account);
+        let nature = Arc::clone(&self.site.nature);
+        let signing_in = login.filter(|_| self.kind == Kind::Shared).map(|login| {
+            tokio::spawn(async move {
+                let signed_in = login.sign_in().await;
+                nature.note(format_args!("signed in: {signed_in:?}"));
+            })
+        });
+        if let Some(signing_in) = signing_in.filter(|_| first) {
+            let _ = signing_in.await;
         }
-        login
+        self.site.cables.silence(self.client, "new credentials");
+        self.client = client;
+        self.record.begins_anew(account);
+        if tokens.reauthenticate(source).is_err() {
+            self.closes("the end");
+        }
+    }
+
+    pub(crate) fn is_foreign(&self) -> bool {
+        locked(&self.record.pages).account != ACCOUNT
     }
 
     /// Whatever ends the run: from now on nothing is heard of it.
@@ -141,19 +147,9 @@ impl Process {
         self.tokens.as_ref().is_none_or(|tokens| matches!(tokens.status(), AuthStatus::Stopped(_)))
     }
 
-    /// What holds at any time, and how the status has got on since the last look.
+    /// What holds at any time.
     pub(crate) fn look(&mut self) {
         let nature = &self.site.nature;
-        let status = self.statuses.borrow_and_update().clone();
-        if status != self.status {
-            nature.note(format_args!("process {} is {status}", self.number));
-            if let AuthStatus::Unauthenticated(reason) = &status {
-                nature.check(promises::a_run_ends_for_a_reason(reason, self.grounds(reason)));
-            }
-            let retrying = matches!(status, AuthStatus::AuthRetrying(_));
-            self.retrying_since = retrying.then(|| self.retrying_since.unwrap_or(nature.now()));
-            self.status = status;
-        }
         let Some(tokens) = &self.tokens else { return };
         let snapshot = tokens.snapshot();
         nature.check(promises::no_secret_in_any_output("the handle", &format!("{tokens:?} {snapshot:?}")));
@@ -164,23 +160,6 @@ impl Process {
                 nature.check(promises::generations_only_grow(before, token.generation().get()));
             }
             Err(error) => nature.check(promises::an_error_tells_the_truth(&error, &tokens.status())),
-        }
-    }
-
-    fn grounds(&self, reason: &UnauthenticatedReason) -> bool {
-        let (nature, store) = (&self.site.nature, &self.site.store);
-        match reason {
-            UnauthenticatedReason::Rejected(code) => {
-                let heard = self.site.cables.heard(Some(self.client), code.as_str());
-                let confirmed = !matches!(code.as_str(), "weird_mood" | "access_denied" | "invalid_request");
-                heard >= if confirmed { 1 } else { self.site.policy.max_tries } || store.buried(code.as_str())
-            }
-            UnauthenticatedReason::CeilingExceeded(ceiling) => {
-                self.retrying_since.is_some_and(|since| nature.now() - since + SLACK >= *ceiling)
-            }
-            UnauthenticatedReason::RejectedByResource => self.kind == Kind::Fixed,
-            UnauthenticatedReason::Replaced => store.account().is_some_and(|account| account != ACCOUNT),
-            _ => false,
         }
     }
 }
@@ -310,12 +289,13 @@ impl Site {
         let (inner, login) = match kind {
             Kind::Shared => {
                 let grant = refreshing().client_secret(SECRET).http(wire).build().unwrap();
-                let login = SharedLogin::builder(grant, store.clone()).account(account);
+                let login = SharedLogin::builder(grant, store.clone()).account(account).lease_wait(LEASE_WAIT);
                 shared(login.clock(&self.nature.clock).build())
             }
             Kind::SharedClient => {
                 let grant = credentials().http(wire).build().unwrap();
-                shared(SharedLogin::builder(grant, store.clone()).clock(&self.nature.clock).build())
+                let login = SharedLogin::builder(grant, store.clone()).lease_wait(LEASE_WAIT);
+                shared(login.clock(&self.nature.clock).build())
             }
             Kind::Alone => (Box::new(refreshing().http(wire).build().unwrap()) as Box<dyn TokenSource>, None),
             Kind::Client => (Box::new(credentials().http(wire).build().unwrap()) as Box<dyn TokenSource>, None),
@@ -324,6 +304,47 @@ impl Site {
         let store = (kind == Kind::Shared).then_some(store);
         let (record, cables, idp) = (Arc::clone(record), Arc::clone(&self.cables), Arc::clone(&self.idp));
         (Watched { inner, record, epoch, client, cables, idp, store }, login)
+    }
+}
+
+/// Somebody who sees every change of the status.
+struct Spectator {
+    site: Site,
+    record: Arc<Record>,
+    kind: Kind,
+    retrying_since: Option<Duration>,
+}
+
+impl Spectator {
+    async fn watch(mut self, mut statuses: watch::Receiver<AuthStatus>) {
+        while statuses.changed().await.is_ok() {
+            let status = statuses.borrow_and_update().clone();
+            let nature = &self.site.nature;
+            nature.note(format_args!("process {} is {status}", self.record.process));
+            if let AuthStatus::Unauthenticated(reason) = &status {
+                nature.check(promises::a_run_ends_for_a_reason(reason, self.grounds(reason)));
+            }
+            let retrying = matches!(status, AuthStatus::AuthRetrying(_));
+            self.retrying_since = retrying.then(|| self.retrying_since.unwrap_or(nature.now()));
+        }
+    }
+
+    fn grounds(&self, reason: &UnauthenticatedReason) -> bool {
+        let (nature, store) = (&self.site.nature, &self.site.store);
+        let client = self.record.process * CLIENTS + locked(&self.record.pages).epoch;
+        match reason {
+            UnauthenticatedReason::Rejected(code) => {
+                let heard = self.site.cables.heard(Some(client), code.as_str());
+                let confirmed = !matches!(code.as_str(), "weird_mood" | "access_denied" | "invalid_request");
+                heard >= if confirmed { 1 } else { self.site.policy.max_tries } || store.buried(code.as_str())
+            }
+            UnauthenticatedReason::CeilingExceeded(ceiling) => {
+                self.retrying_since.is_some_and(|since| nature.now() - since + SLACK >= *ceiling)
+            }
+            UnauthenticatedReason::RejectedByResource => self.kind == Kind::Fixed,
+            UnauthenticatedReason::Replaced => store.account().is_some_and(|account| account != locked(&self.record.pages).account),
+            _ => false,
+        }
     }
 }
 
@@ -383,5 +404,7 @@ pub(crate) const ACCOUNT: &str = "alice";
 const CLIENTS: usize = 1000;
 /// What the timers of an attempt add up to.
 const SLACK: Duration = Duration::from_secs(1);
+/// Short, for each look at a taken lease is a step of the simulation.
+const LEASE_WAIT: Duration = Duration::from_secs(1);
 const ORIGIN: &str = "https://api.example.com/";
 const TOKEN_URL: &str = "https://login.example.com/token";

@@ -122,7 +122,7 @@ pub(crate) fn an_expired_token_is_never_served(
     policy: &RefreshPolicy,
 ) -> Checked {
     let Some(lifetime) = token.lifetime else { return Ok(()) };
-    let served_for = lifetime.saturating_sub(policy.expiry_margin.min(lifetime / 10));
+    let served_for = served_for(lifetime, policy);
     let by_wall = wall.saturating_sub(token.wall);
     // The driver retires it by the monotonic clock; its margin is more than the driver needs for that.
     let by_mono = mono.saturating_sub(token.mono);
@@ -226,6 +226,11 @@ pub(crate) fn the_end_is_told(process: usize, told: Option<&StatusEvent>) -> Che
 /// No secret is in any output.
 pub(crate) fn no_secret_in_any_output(what: &str, text: &str) -> Checked {
     ensure(!text.contains(SECRET), || format!("no secret in any output: {what}: {text}"))
+}
+
+/// How long after its request a token may be served.
+pub(crate) fn served_for(lifetime: Duration, policy: &RefreshPolicy) -> Duration {
+    lifetime.saturating_sub(policy.expiry_margin.min(lifetime / 10))
 }
 
 fn ensure(kept: bool, broken: impl FnOnce() -> String) -> Checked {

@@ -33,6 +33,7 @@ pub(crate) struct Record {
 pub(crate) struct Pages {
     /// Which source counts: grows with each reauthentication.
     pub(crate) epoch: usize,
+    pub(crate) account: String,
     /// The run has ended.
     pub(crate) closed: Option<&'static str>,
     in_flight: usize,
@@ -54,7 +55,6 @@ pub(crate) struct Pages {
     attempts: VecDeque<Duration>,
     /// No attempt before this, on either clock, but a nudged one.
     retry_after: Option<(Duration, Duration)>,
-    pub(crate) nudged: bool,
     pub(crate) reasons: BTreeSet<&'static str>,
 }
 
@@ -78,13 +78,12 @@ impl Record {
     }
 
     /// New credentials: what was known of the old ones counts no more.
-    pub(crate) fn begins_anew(&self) -> usize {
+    pub(crate) fn begins_anew(&self, account: &str) {
         let mut pages = locked(&self.pages);
-        let epoch = pages.epoch + 1;
+        let (epoch, account) = (pages.epoch + 1, account.to_owned());
         let Pages { tokens, excuses, attempts, refused, accepted, withdrawn, reasons, .. } = std::mem::take(&mut *pages);
-        *pages = Pages { epoch, tokens, excuses, attempts, refused, accepted, withdrawn, reasons, ..Pages::default() };
+        *pages = Pages { epoch, tokens, excuses, attempts, refused, accepted, withdrawn, reasons, account, ..Pages::default() };
         pages.excuses.push_back(self.nature.now());
-        epoch
     }
 
     pub(crate) fn close(&self, why: &'static str) {
@@ -126,7 +125,7 @@ impl TokenSource for Watched {
             Ok(issued) => self.issued(issued, began),
             Err(error) => self.failed(error),
         }
-        attempt.succeeded = result.is_ok();
+        attempt.succeeded = result.as_ref().is_ok_and(|issued| !self.is_over(issued, began));
         result
     }
 
@@ -222,6 +221,14 @@ impl Watched {
         }
     }
 
+    /// Whether the token has ended before it was there.
+    fn is_over(&self, issued: &IssuedToken, (mono, wall): (Duration, Duration)) -> bool {
+        let (nature, policy) = (&self.record.nature, &self.record.policy);
+        let lifetime = issued.lifetime().known().or(policy.assumed_lifetime);
+        let age = (nature.now() - mono).max(nature.wall().saturating_sub(wall));
+        lifetime.is_some_and(|lifetime| age >= promises::served_for(lifetime, policy))
+    }
+
     fn failed(&self, error: &BoxError) {
         let (record, nature) = (&self.record, &self.record.nature);
         let Some(error) = error.downcast_ref::<IssueError>() else { return };
@@ -230,6 +237,10 @@ impl Watched {
         let mut pages = locked(&record.pages);
         if pages.epoch != self.epoch {
             return;
+        }
+        if error.is_busy() {
+            // Nobody was asked.
+            pages.attempts.pop_back();
         }
         if error.retry_after().is_some() || error.delivery() == Delivery::Answered {
             let wait = error.retry_after().map(|wait| wait.min(record.policy.retry_after_cap));

@@ -1,7 +1,7 @@
 //! A store that keeps its promises and yet fails in every way that stores do.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -31,8 +31,16 @@ struct Written {
     refresh_tokens: Vec<String>,
     now: Option<Record>,
     tombstones: Vec<String>,
-    /// A lease ended before its time, so nobody can promise who exchanges.
-    was_hasty: bool,
+    /// The lease that was given last.
+    lease: Weak<()>,
+    /// A lease was given while its last holder still took it for his: nobody can promise then who exchanges.
+    has_lapsed: bool,
+}
+
+/// What holds a lease, for us to see when it is dropped.
+struct Held {
+    inner: Lease,
+    _alive: Arc<()>,
 }
 
 impl SimStore {
@@ -67,8 +75,9 @@ impl SimStore {
         locked(&self.written).tombstones.iter().any(|buried| buried == code)
     }
 
-    pub(crate) fn was_hasty(&self) -> bool {
-        locked(&self.written).was_hasty
+    /// Whether two have held the lease at a time.
+    pub(crate) fn has_lapsed(&self) -> bool {
+        locked(&self.written).has_lapsed
     }
 
     fn weather(&self) -> Weather {
@@ -96,11 +105,7 @@ impl SimStore {
     }
 
     fn ttl(&self, weather: Weather, ttl: Duration) -> Duration {
-        if weather != Weather::Hasty {
-            return ttl;
-        }
-        locked(&self.written).was_hasty = true;
-        self.nature.millis(1, 2000)
+        if weather == Weather::Hasty { self.nature.millis(1, 2000) } else { ttl }
     }
 }
 
@@ -111,12 +116,20 @@ impl GrantStore for SimStore {
         if weather == Weather::Busy {
             return Err(StoreError::Busy);
         }
-        self.memory.lease(self.ttl(weather, ttl)).await
+        let inner = self.memory.lease(self.ttl(weather, ttl)).await?;
+        let alive = Arc::new(());
+        let mut written = locked(&self.written);
+        if written.lease.upgrade().is_some() {
+            written.has_lapsed = true;
+            self.nature.note(format_args!("the lease has lapsed"));
+        }
+        written.lease = Arc::downgrade(&alive);
+        Ok(Lease::holding(Held { inner, _alive: alive }))
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), StoreError> {
         let weather = self.call("renew", true).await?;
-        self.memory.renew(lease, self.ttl(weather, ttl)).await
+        self.memory.renew(inner(lease)?, self.ttl(weather, ttl)).await
     }
 
     async fn load(&self) -> Result<Option<Record>, StoreError> {
@@ -129,7 +142,7 @@ impl GrantStore for SimStore {
 
     async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
         let weather = self.call("commit", true).await?;
-        self.memory.commit(lease, record).await?;
+        self.memory.commit(inner(lease)?, record).await?;
         let mut written = locked(&self.written);
         match record.content() {
             Content::Grant(grant) => {
@@ -152,6 +165,11 @@ impl GrantStore for SimStore {
 
     async fn release(&self, lease: Lease) -> Result<(), StoreError> {
         self.call("release", false).await?;
-        self.memory.release(lease).await
+        drop(lease);
+        Ok(())
     }
+}
+
+fn inner(lease: &Lease) -> Result<&Lease, StoreError> {
+    lease.get::<Held>().map(|held| &held.inner).ok_or(StoreError::LeaseLost)
 }

@@ -15,6 +15,7 @@ use crate::{
     idp::{Answer, Asked, Idp, number_of},
     nature::{Nature, locked},
     promises,
+    store::SimStore,
     weather::Network,
 };
 
@@ -22,6 +23,7 @@ use crate::{
 pub(crate) struct Cables {
     nature: Arc<Nature>,
     idp: Arc<Idp>,
+    store: SimStore,
     traffic: Mutex<Traffic>,
 }
 
@@ -48,8 +50,9 @@ pub(crate) struct Wire {
 }
 
 impl Cables {
-    pub(crate) fn new(nature: &Arc<Nature>, idp: &Arc<Idp>) -> Arc<Self> {
-        Arc::new(Self { nature: Arc::clone(nature), idp: Arc::clone(idp), traffic: Mutex::default() })
+    pub(crate) fn new(nature: &Arc<Nature>, idp: &Arc<Idp>, store: &SimStore) -> Arc<Self> {
+        let (nature, idp) = (Arc::clone(nature), Arc::clone(idp));
+        Arc::new(Self { nature, idp, store: store.clone(), traffic: Mutex::default() })
     }
 
     pub(crate) fn requests(&self, client: usize) -> u64 {
@@ -79,13 +82,16 @@ impl Cables {
         *traffic.sent.entry(client).or_default() += 1;
         self.nature.check(promises::a_closed_gate_means_silence(traffic.silenced.get(&client).copied(), "a request"));
         if let Some(sent) = &asked.refresh_token {
-            let spent = traffic.spent.get(sent).copied();
+            // Where a lease has lapsed, only what a process knows by itself can be asked of it.
+            let spent = traffic.spent.get(sent).copied().filter(|by| *by == client || !self.store.has_lapsed());
             self.nature.check(promises::no_refresh_token_is_sent_after_its_success(sent, client, spent));
         }
         if let Some(login) = login {
             let in_flight = traffic.in_flight.entry(login).or_default();
             *in_flight += 1;
-            self.nature.check(promises::one_exchange_in_flight_for_each_grant(login, *in_flight));
+            if !self.store.has_lapsed() {
+                self.nature.check(promises::one_exchange_in_flight_for_each_grant(login, *in_flight));
+            }
         }
         InFlight { cables: Arc::clone(self), login }
     }

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use steadfast::{AuthStatus, RefreshPolicy, StatusEvent, rotation::SharedLogin};
+use steadfast::RefreshPolicy;
 use tokio::time::sleep;
 
 use crate::{
     idp::Idp,
-    nature::{Nature, locked},
+    nature::Nature,
     process::{ACCOUNT, Kind, Process, Site},
     promises,
     store::SimStore,
@@ -37,8 +37,8 @@ impl World {
             17..=18 => Kind::SharedClient,
             _ => Kind::Fixed,
         };
-        let cables = Cables::new(&nature, &idp);
         let store = SimStore::new(&nature);
+        let cables = Cables::new(&nature, &idp, &store);
         let site =
             Site { nature: Arc::clone(&nature), idp: Arc::clone(&idp), cables, store, policy: Arc::clone(&policy), seed };
         nature.note(format_args!("{kind:?}, grace {grace:?}, tokens of {lifetime:?}, {policy:?}"));
@@ -50,7 +50,7 @@ impl World {
 
     /// A life, until a promise is broken or it ends.
     pub(crate) async fn live(&mut self) -> Option<()> {
-        for _ in 0..15 + self.nature.roll(40) {
+        for _ in 0..15 + self.nature.roll(30) {
             self.step().await;
             self.look()?;
         }
@@ -69,14 +69,14 @@ impl World {
             63..=66 => at.reject(),
             67..=69 => self.nudge(process),
             70..=73 => self.clocks(),
-            74..=75 => self.sign_in(process, ACCOUNT).await,
+            74..=75 => self.sign_in(process, ACCOUNT, nature.chance(60)).await,
             76 => self.idp.revoke_access_tokens(),
             77 if nature.chance(30) => self.idp.revoke_logins(),
             78..=80 => at.clones_handles(),
             81 if nature.chance(30) => self.shut_down(process).await,
             82 if nature.chance(20) => at.drops_the_last_handle(),
             83 if nature.chance(20) => at.aborts_the_driver(),
-            84 if nature.chance(20) => self.sign_in(process, "mallory").await,
+            84 if nature.chance(20) => self.sign_in(process, "mallory", nature.chance(60)).await,
             _ => {}
         }
         let span = match nature.roll(20) {
@@ -84,7 +84,7 @@ impl World {
             5..=9 => nature.millis(1, 2000),
             10..=14 => nature.secs(1, 60),
             15..=18 => nature.secs(60, 1200),
-            _ => nature.secs(1200, 3 * 3600),
+            _ => nature.secs(1200, 5400),
         };
         sleep(span).await;
     }
@@ -123,23 +123,11 @@ impl World {
     }
 
     /// A user signs in again at one process.
-    async fn sign_in(&mut self, process: usize, account: &str) {
-        if self.kind == Kind::Fixed {
-            let token = self.idp.mint();
-            self.processes[process].reauthenticate(&token, account);
-            return;
-        }
+    async fn sign_in(&mut self, process: usize, account: &str, first: bool) {
         self.nature.note(format_args!("process {process}: {account} signs in"));
-        let refresh_token = self.idp.sign_in();
-        let login = self.processes[process].reauthenticate(&refresh_token, account);
-        if let Some(login) = login.filter(|_| self.kind == Kind::Shared) {
-            let nature = Arc::clone(&self.nature);
-            // The host goes on meanwhile.
-            tokio::spawn(async move {
-                let signed_in = login.sign_in().await;
-                nature.note(format_args!("signed in: {signed_in:?}"));
-            });
-        }
+        let fixed = self.kind == Kind::Fixed;
+        let token = if fixed { self.idp.mint() } else { self.idp.sign_in() };
+        self.processes[process].sign_in(&token, account, first).await;
     }
 
     async fn shut_down(&mut self, process: usize) {
@@ -158,14 +146,14 @@ impl World {
         self.nature.note(format_args!("the weather clears up"));
         self.nature.set_weather(|weather| *weather = Weather::default());
         self.wait(self.cadence()).await?;
-        for number in 0..self.processes.len() {
-            let at = &self.processes[number];
-            if at.is_stopped() {
-                continue;
-            }
-            let ended = at.tokens.as_ref().is_some_and(|tokens| !tokens.status().is_live());
-            if ended {
-                self.sign_in_for_good(number).await;
+        // One store, one account; and whoever was told that the login is dead signs in again.
+        let foreign = |at: &Process| at.is_foreign();
+        let ended = |at: &Process| at.tokens.as_ref().is_some_and(|tokens| !tokens.status().is_live());
+        for needs_a_sign_in in [&foreign as &dyn Fn(&Process) -> bool, &ended] {
+            for number in 0..self.processes.len() {
+                if !self.processes[number].is_stopped() && needs_a_sign_in(&self.processes[number]) {
+                    self.sign_in(number, ACCOUNT, true).await;
+                }
             }
         }
         self.wait(self.cadence()).await?;
@@ -184,7 +172,7 @@ impl World {
         let until = self.nature.now() + span;
         while self.nature.now() < until {
             self.processes.iter().for_each(Process::request);
-            sleep(Duration::from_secs(20)).await;
+            sleep(Duration::from_secs(55)).await;
             self.look()?;
         }
         Some(())
@@ -197,26 +185,24 @@ impl World {
         in_flight + policy.auth_retrying_tick.mul_f64(1.1).max(policy.retry_after_cap) + Duration::from_secs(60)
     }
 
-    async fn sign_in_for_good(&mut self, process: usize) {
-        self.sign_in(process, ACCOUNT).await;
-    }
-
     async fn end(&mut self) -> Option<()> {
-        for number in 0..self.processes.len() {
-            if !self.processes[number].is_stopped() {
-                match self.nature.roll(3) {
-                    0 => self.processes[number].drops_the_last_handle(),
-                    1 => self.processes[number].aborts_the_driver(),
-                    _ => self.shut_down(number).await,
-                }
+        // What lives still; who ended in bad weather may have had a sink that did not listen.
+        let ending: Vec<_> = (0..self.processes.len()).filter(|number| !self.processes[*number].is_stopped()).collect();
+        for &number in &ending {
+            match self.nature.roll(3) {
+                0 => self.processes[number].drops_the_last_handle(),
+                1 => self.processes[number].aborts_the_driver(),
+                _ => self.shut_down(number).await,
             }
         }
         sleep(Duration::from_secs(3600)).await;
         for at in &self.processes {
             let waiting = at.waiting.load(std::sync::atomic::Ordering::Relaxed);
             self.nature.check(promises::nobody_waits_in_the_end(waiting));
-            let told = at.ear.told();
-            self.nature.check(promises::the_end_is_told(at.number, told.as_ref()));
+        }
+        for number in ending {
+            let told = self.processes[number].ear.told();
+            self.nature.check(promises::the_end_is_told(number, told.as_ref()));
         }
         self.look()
     }
