@@ -132,7 +132,9 @@ fn simulate(seed: u64) -> Life {
     let lived = std::panic::catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             let mut world = World::of(seed);
+            let nature = Nature::present().unwrap();
             world.live().await;
+            nature.end();
         });
     }));
     drop(runtime);

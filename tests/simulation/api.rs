@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,11 +18,24 @@ use tower_service::Service;
 use crate::{
     idp::Idp,
     nature::{Nature, locked},
+    process::Kind,
+    promises,
     source::Record,
     weather,
 };
 
 pub(crate) type Body = Empty<Bytes>;
+
+/// The tokens that a request was sent with, one after the other.
+#[derive(Clone, Default)]
+pub(crate) struct Sent(Arc<Mutex<Vec<String>>>);
+
+impl Sent {
+    /// A fixed token is the same however often it is refused, so there is nothing to tell apart.
+    pub(crate) fn of(kind: Kind) -> Option<Self> {
+        (kind != Kind::Fixed).then(Self::default)
+    }
+}
 
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -44,6 +57,14 @@ impl Service<Request<Body>> for Api {
         let api = self.clone();
         let secret = request.headers().get("authorization").and_then(|value| value.to_str().ok());
         let secret = secret.and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
+        let host = request.uri().host().map(str::to_owned);
+        self.nature.check(promises::a_token_goes_to_its_origin_only(host.as_deref(), !secret.is_empty()));
+        // The copy for a replay has the same list.
+        if let Some(Some(Sent(sent))) = request.extensions().get::<Option<Sent>>() {
+            let mut sent = locked(sent);
+            sent.push(secret.clone());
+            self.nature.check(promises::a_request_is_replayed_twice_at_most(&sent));
+        }
         Box::pin(async move {
             api.record.sees(&secret, None);
             sleep(api.nature.millis(0, 40)).await;

@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Write as _},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -20,6 +20,7 @@ pub(crate) struct Nature {
     began: Instant,
     /// How long the machine has slept, in milliseconds: the monotonic clock has missed it, the rest of the world has not.
     slept: AtomicU64,
+    over: AtomicBool,
     dice: Mutex<fastrand::Rng>,
     weather: Mutex<Weather>,
     book: Mutex<Book>,
@@ -39,6 +40,7 @@ impl Nature {
             clock: TestClock::new(),
             began: Instant::now(),
             slept: AtomicU64::new(0),
+            over: AtomicBool::new(false),
             dice: Mutex::new(fastrand::Rng::with_seed(seed)),
             weather: Mutex::default(),
             book: Mutex::default(),
@@ -65,6 +67,15 @@ impl Nature {
     /// How much time has gone by for those who neither sleep nor have their clocks set: the servers.
     pub(crate) fn true_time(&self) -> Duration {
         self.now() + Duration::from_millis(self.slept.load(Ordering::Relaxed))
+    }
+
+    /// The world ends, and with it every task in it.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     pub(crate) fn suspend(&self, span: Duration) {

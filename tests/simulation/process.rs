@@ -19,11 +19,11 @@ use steadfast::{
     oauth::{ClientCredentialsGrant, RefreshTokenGrant},
     rotation::SharedLogin,
 };
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{sync::watch, task::JoinHandle, time::{sleep, timeout}};
 
 use crate::{
     SECRET,
-    api::{Api, INVALID},
+    api::{Api, INVALID, Sent},
     idp::Idp,
     nature::{Nature, locked},
     promises,
@@ -90,6 +90,8 @@ impl Process {
             .jitter_seed(site.seed ^ number as u64)
             .pair()
             .unwrap();
+        let _ = record.tokens.set(tokens.downgrade());
+        let late = if site.nature.chance(90) { Duration::ZERO } else { site.nature.secs(0, 30) };
         let spectator = Spectator { site: site.clone(), record: Arc::clone(&record), kind, retrying_since: None };
         tokio::spawn(spectator.watch(tokens.subscribe()));
         let api =
@@ -97,7 +99,10 @@ impl Process {
         Self {
             number,
             kind,
-            driver: Some(tokio::spawn(driver)),
+            driver: Some(tokio::spawn(async move {
+                sleep(late).await;
+                driver.await;
+            })),
             tokens: Some(tokens),
             spare: Vec::new(),
             ear,
@@ -180,6 +185,7 @@ impl Process {
         tokio::spawn(async move {
             let _waiting = waiting;
             let (began, before) = (nature.now(), newest.load(Ordering::Relaxed));
+            let retrying = matches!(tokens.status(), AuthStatus::AuthRetrying(_));
             let call = async {
                 match after {
                     Some(after) => tokens.token_after(after).await,
@@ -188,7 +194,9 @@ impl Process {
             };
             let answer = dropped_after(patience, hurry, call).await;
             let Some(answer) = answer else { return };
-            nature.check(promises::every_caller_is_answered_in_time(nature.now() - began, limit));
+            let took = nature.now() - began;
+            nature.check(promises::every_caller_is_answered_in_time(took, limit));
+            nature.check(promises::callers_fail_fast_in_the_long_window(retrying, took));
             match &answer {
                 Ok(token) => {
                     let got = token.generation().get();
@@ -215,13 +223,14 @@ impl Process {
         let patience = nature.chance(15).then(|| nature.roll(4));
         let hurry = nature.chance(10).then(|| nature.millis(0, 12_000));
         let replays = nature.chance(70);
+        let target = if nature.chance(95) { ORIGIN } else { "https://elsewhere.example.com/" };
         let layer = AuthLayer::new(tokens.clone(), ORIGIN).unwrap();
         let (once, again) = (layer.clone().wrap(self.api.clone()), layer.replay_once().wrap(self.api.clone()));
         let waiting = Waiting::one(&self.waiting);
         tokio::spawn(async move {
             let _waiting = waiting;
             let began = nature.now();
-            let request = Request::get(ORIGIN).body(Empty::new()).unwrap();
+            let request = Request::get(target).extension(Sent::of(self.kind)).body(Empty::new()).unwrap();
             let answer = if replays {
                 dropped_after(patience, hurry, again.send(request)).await
             } else {
@@ -303,7 +312,7 @@ impl Site {
         };
         let store = (kind == Kind::Shared).then_some(store);
         let (record, cables, idp) = (Arc::clone(record), Arc::clone(&self.cables), Arc::clone(&self.idp));
-        (Watched { inner, record, epoch, client, cables, idp, store }, login)
+        (Watched { inner, kind, record, epoch, client, cables, idp, store }, login)
     }
 }
 
@@ -405,6 +414,6 @@ const CLIENTS: usize = 1000;
 /// What the timers of an attempt add up to.
 const SLACK: Duration = Duration::from_secs(1);
 /// Short, for each look at a taken lease is a step of the simulation.
-const LEASE_WAIT: Duration = Duration::from_secs(1);
+const LEASE_WAIT: Duration = Duration::from_millis(250);
 const ORIGIN: &str = "https://api.example.com/";
 const TOKEN_URL: &str = "https://login.example.com/token";

@@ -83,9 +83,23 @@ pub(crate) fn forced_refreshes_keep_to_their_budget(count: usize, within: Durati
 /// probes of the long window, and as many again for each thing that starts a short retry over.
 pub(crate) fn attempts_per_hour_are_bounded(attempts: usize, excuses: usize, policy: &RefreshPolicy) -> Checked {
     let ticks = (3600.0 / (policy.auth_retrying_tick.as_secs_f64() * 0.9)) as usize + 1;
-    let retries = policy.max_tries as usize + (policy.max_elapsed.as_secs() / 6) as usize;
-    let most = ticks + 8 + retries * (excuses + 1);
+    let most = ticks + 8 + policy.max_tries as usize * (excuses + 1);
     ensure(attempts <= most, || format!("attempts per hour are bounded: {attempts} with {excuses} reasons for more"))
+}
+
+/// Nobody but its own time limit cuts an attempt short: no caller who goes away, no shutdown.
+pub(crate) fn nobody_cuts_an_attempt_short(cut: bool, after: Duration) -> Checked {
+    ensure(!cut, || format!("nobody cuts an attempt short: one was dropped after {after:?}"))
+}
+
+/// No attempt starts in a status that is not live.
+pub(crate) fn an_ended_run_attempts_nothing(status: Option<&AuthStatus>) -> Checked {
+    ensure(status.is_some_and(AuthStatus::is_live), || format!("an ended run attempts nothing: one starts in {status:?}"))
+}
+
+/// After the authorization server's final word only a nudge starts another attempt.
+pub(crate) fn a_final_word_ends_the_run(went_on: bool) -> Checked {
+    ensure(!went_on, || "a final word ends the run: another attempt all the same".to_owned())
 }
 
 /// After a run has ended, nothing is done upstream in its name.
@@ -101,6 +115,29 @@ pub(crate) fn every_caller_is_answered_in_time(took: Duration, limit: Duration) 
     ensure(took <= limit + Duration::from_millis(1), || {
         format!("every caller is answered in time: {took:?} instead of {limit:?}")
     })
+}
+
+/// In the long window a caller without a token is answered at once.
+pub(crate) fn callers_fail_fast_in_the_long_window(retrying: bool, took: Duration) -> Checked {
+    ensure(!retrying || took.is_zero(), || format!("callers fail fast in the long window: after {took:?}"))
+}
+
+/// A request is sent again twice at most: once with another token, once after the token has settled.
+pub(crate) fn a_request_is_replayed_twice_at_most(sent: &[String]) -> Checked {
+    let other = sent.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    ensure(sent.len() <= 3 && other <= 2 && sent.len() <= other + 2, || {
+        format!("a request is replayed twice at most, once with each token: {sent:?}")
+    })
+}
+
+/// The token goes to its own origin, and to no other.
+pub(crate) fn a_token_goes_to_its_origin_only(host: Option<&str>, carries: bool) -> Checked {
+    ensure(!carries || host == Some("api.example.com"), || format!("a token goes to its origin only: {host:?}"))
+}
+
+/// While all is well a token is served without a gap.
+pub(crate) fn a_token_is_served_without_a_gap(process: usize, serving: bool) -> Checked {
+    ensure(serving, || format!("a token is served without a gap: process {process} has none"))
 }
 
 /// A generation never goes back.
@@ -188,10 +225,15 @@ pub(crate) fn a_status_follows_the_table(from: &AuthStatus, to: &AuthStatus) -> 
 }
 
 /// What the sink was told last is how things are.
-pub(crate) fn the_last_news_is_true(told: Option<&StatusEvent>, status: &AuthStatus, serving: bool) -> Checked {
-    let (to, then) = told.map_or((&AuthStatus::Pending, false), |event| (&event.to, event.serving));
-    ensure(to == status && then == serving, || {
-        format!("the last news is true: told {told:?}, but it is {status:?}, serving {serving}")
+pub(crate) fn the_last_news_is_true(
+    told: Option<&StatusEvent>,
+    status: &AuthStatus,
+    serving: bool,
+    unsaved: bool,
+) -> Checked {
+    let true_to = |event: &StatusEvent| event.to == *status && event.serving == serving && event.unsaved == unsaved;
+    ensure(told.is_some_and(true_to), || {
+        format!("the last news is true: told {told:?}, but it is {status:?}, serving {serving}, unsaved {unsaved}")
     })
 }
 

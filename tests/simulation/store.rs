@@ -1,7 +1,10 @@
 //! A store that keeps its promises and yet fails in every way that stores do.
 
 use std::{
-    sync::{Arc, Mutex, Weak},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,12 +38,24 @@ struct Written {
     lease: Weak<()>,
     /// A lease was given while its last holder still took it for his: nobody can promise then who exchanges.
     has_lapsed: bool,
+    may_lapse: bool,
 }
 
 /// What holds a lease, for us to see when it is dropped.
 struct Held {
     inner: Lease,
     _alive: Arc<()>,
+    released: AtomicBool,
+    written: Arc<Mutex<Written>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Given up: a login that nobody uses any more has waited long enough for the store.
+        if !self.released.load(Ordering::Relaxed) {
+            locked(&self.written).has_lapsed = true;
+        }
+    }
 }
 
 impl SimStore {
@@ -88,7 +103,7 @@ impl SimStore {
     }
 
     /// What every call goes through.
-    async fn call(&self, name: &str, writes: bool) -> Result<Weather, StoreError> {
+    async fn call(&self, name: &str) -> Result<Weather, StoreError> {
         let weather = self.weather();
         self.nature.note(format_args!("process {} calls store {name}: {weather:?}", self.process));
         match weather {
@@ -97,7 +112,7 @@ impl SimStore {
                 sleep(self.nature.millis(0, 1000)).await;
                 return Err(StoreError::unavailable("connection refused"));
             }
-            Weather::ReadOnly if writes => return Err(StoreError::unavailable("read-only file system")),
+            Weather::ReadOnly if name == "commit" => return Err(StoreError::unavailable("read-only file system")),
             Weather::Hanging if self.nature.chance(50) => std::future::pending().await,
             _ => {}
         }
@@ -105,14 +120,23 @@ impl SimStore {
     }
 
     fn ttl(&self, weather: Weather, ttl: Duration) -> Duration {
-        if weather == Weather::Hasty { self.nature.millis(1, 2000) } else { ttl }
+        if weather != Weather::Hasty {
+            return ttl;
+        }
+        self.may_lapse();
+        self.nature.millis(1, 2000)
+    }
+
+    /// The present lease may end before its holder is done, and it is not the holder's fault.
+    fn may_lapse(&self) {
+        locked(&self.written).may_lapse = true;
     }
 }
 
 #[async_trait]
 impl GrantStore for SimStore {
     async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
-        let weather = self.call("lease", false).await?;
+        let weather = self.call("lease").await?;
         if weather == Weather::Busy {
             return Err(StoreError::Busy);
         }
@@ -120,20 +144,27 @@ impl GrantStore for SimStore {
         let alive = Arc::new(());
         let mut written = locked(&self.written);
         if written.lease.upgrade().is_some() {
-            written.has_lapsed = true;
+            written.has_lapsed |= written.may_lapse;
             self.nature.note(format_args!("the lease has lapsed"));
         }
-        written.lease = Arc::downgrade(&alive);
-        Ok(Lease::holding(Held { inner, _alive: alive }))
+        (written.lease, written.may_lapse) = (Arc::downgrade(&alive), weather == Weather::Hasty);
+        let released = AtomicBool::new(false);
+        Ok(Lease::holding(Held { inner, _alive: alive, released, written: Arc::clone(&self.written) }))
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), StoreError> {
-        let weather = self.call("renew", true).await?;
-        self.memory.renew(inner(lease)?, self.ttl(weather, ttl)).await
+        let renewed = match self.call("renew").await {
+            Ok(weather) => self.memory.renew(inner(lease)?, self.ttl(weather, ttl)).await,
+            Err(error) => Err(error),
+        };
+        if renewed.is_err() {
+            self.may_lapse();
+        }
+        renewed
     }
 
     async fn load(&self) -> Result<Option<Record>, StoreError> {
-        match self.call("load", false).await? {
+        match self.call("load").await? {
             Weather::Corrupt if self.nature.chance(50) => Err(StoreError::Newer),
             Weather::Corrupt => Err(StoreError::Corrupt("no JSON".into())),
             _ => self.memory.load().await,
@@ -141,7 +172,7 @@ impl GrantStore for SimStore {
     }
 
     async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
-        let weather = self.call("commit", true).await?;
+        let weather = self.call("commit").await?;
         self.memory.commit(inner(lease)?, record).await?;
         let mut written = locked(&self.written);
         match record.content() {
@@ -164,7 +195,10 @@ impl GrantStore for SimStore {
     }
 
     async fn release(&self, lease: Lease) -> Result<(), StoreError> {
-        self.call("release", false).await?;
+        if let Some(held) = lease.get::<Held>() {
+            held.released.store(true, Ordering::Relaxed);
+        }
+        self.call("release").await?;
         drop(lease);
         Ok(())
     }

@@ -138,7 +138,7 @@ pub(crate) enum Store {
     Slow,
     Busy,
     Down,
-    /// It can be read and leased, but what is written fails.
+    /// It can be read and leased, but its disk is full.
     ReadOnly,
     /// What is written arrives, but the answer says that it did not.
     Torn,

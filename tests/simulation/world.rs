@@ -72,7 +72,8 @@ impl World {
             74..=75 => self.sign_in(process, ACCOUNT, nature.chance(60)).await,
             76 => self.idp.revoke_access_tokens(),
             77 if nature.chance(30) => self.idp.revoke_logins(),
-            78..=80 => at.clones_handles(),
+            78..=79 => at.clones_handles(),
+            80 => self.rush(process).await,
             81 if nature.chance(30) => self.shut_down(process).await,
             82 if nature.chance(20) => at.drops_the_last_handle(),
             83 if nature.chance(20) => at.aborts_the_driver(),
@@ -92,6 +93,15 @@ impl World {
     fn look(&mut self) -> Option<()> {
         self.processes.iter_mut().for_each(Process::look);
         self.nature.broken().is_none().then_some(())
+    }
+
+    /// A busy quarter of an hour.
+    async fn rush(&mut self, process: usize) {
+        let pause = self.nature.secs(5, 20);
+        for _ in 0..900 / pause.as_secs().max(5) {
+            self.processes[process].caller();
+            sleep(pause).await;
+        }
     }
 
     fn nudge(&mut self, process: usize) {
@@ -159,10 +169,17 @@ impl World {
         self.wait(self.cadence()).await?;
         for at in &self.processes {
             let Some(tokens) = at.tokens.as_ref().filter(|_| !at.is_stopped()) else { continue };
-            let (status, serving) = (tokens.status(), tokens.try_token().is_ok());
+            let (status, serving, unsaved) = (tokens.status(), tokens.try_token().is_ok(), at.record.is_unsaved());
             self.nature.check(promises::it_recovers_within_a_cadence(at.number, &status, serving));
             let told = at.ear.told();
-            self.nature.check(promises::the_last_news_is_true(told.as_ref(), &status, serving));
+            self.nature.check(promises::the_last_news_is_true(told.as_ref(), &status, serving, unsaved));
+        }
+        for _ in 0..6 {
+            self.wait(Duration::from_secs(55)).await?;
+            for at in self.processes.iter().filter(|at| !at.is_stopped()) {
+                let serving = at.tokens.as_ref().is_some_and(|tokens| tokens.try_token().is_ok());
+                self.nature.check(promises::a_token_is_served_without_a_gap(at.number, serving));
+            }
         }
         self.look()
     }
