@@ -222,7 +222,7 @@ impl Process {
         let limit = policy.caller_wait * 2 + policy.settle + Duration::from_secs(2);
         let patience = nature.chance(15).then(|| nature.roll(4));
         let hurry = nature.chance(10).then(|| nature.millis(0, 12_000));
-        let replays = nature.chance(70);
+        let (replays, sent) = (nature.chance(70), Sent::of(self.kind));
         let target = if nature.chance(95) { ORIGIN } else { "https://elsewhere.example.com/" };
         let layer = AuthLayer::new(tokens.clone(), ORIGIN).unwrap();
         let (once, again) = (layer.clone().wrap(self.api.clone()), layer.replay_once().wrap(self.api.clone()));
@@ -230,7 +230,7 @@ impl Process {
         tokio::spawn(async move {
             let _waiting = waiting;
             let began = nature.now();
-            let request = Request::get(target).extension(Sent::of(self.kind)).body(Empty::new()).unwrap();
+            let request = Request::get(target).extension(sent).body(Empty::new()).unwrap();
             let answer = if replays {
                 dropped_after(patience, hurry, again.send(request)).await
             } else {
