@@ -50,6 +50,7 @@ mod wire;
 mod world;
 
 use std::{
+    collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
     panic::AssertUnwindSafe,
     sync::{
@@ -74,6 +75,7 @@ fn every_promise_holds_whatever_happens() {
     let began = Instant::now();
     let next = AtomicU64::new(first);
     let worst: Mutex<Option<(u64, Life)>> = Mutex::new(None);
+    let met: Mutex<BTreeSet<String>> = Mutex::default();
     thread::scope(|threads| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             threads.spawn(|| {
@@ -82,7 +84,8 @@ fn every_promise_holds_whatever_happens() {
                     if seed >= first + count || worst.lock().unwrap().as_ref().is_some_and(|(worst, _)| *worst < seed) {
                         return;
                     }
-                    let life = simulate(seed);
+                    let mut life = simulate(seed);
+                    met.lock().unwrap().append(&mut life.met);
                     if variable("STEADFAST_GO_ON").is_some() {
                         if let Some(broken) = life.broken {
                             let short: String = broken.chars().take(200).collect();
@@ -108,6 +111,9 @@ fn every_promise_holds_whatever_happens() {
             end.join("\n")
         );
     }
+    if variable("STEADFAST_GO_ON").is_some() {
+        println!("met: {:#?}", met.lock().unwrap());
+    }
     println!("{count} seeds in {:.1} s", began.elapsed().as_secs_f64());
 }
 
@@ -124,6 +130,7 @@ fn the_same_seed_tells_the_same_story() {
 struct Life {
     story: Vec<String>,
     broken: Option<String>,
+    met: BTreeSet<String>,
 }
 
 fn simulate(seed: u64) -> Life {
@@ -140,7 +147,8 @@ fn simulate(seed: u64) -> Life {
     drop(runtime);
     let nature = Nature::present().unwrap();
     let broken = nature.broken().or_else(|| lived.is_err().then(|| "the simulation itself panicked".to_owned()));
-    Life { story: nature.take_lines(), broken }
+    let (story, met) = nature.close();
+    Life { story, broken, met }
 }
 
 fn variable(name: &str) -> Option<u64> {

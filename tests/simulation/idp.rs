@@ -27,7 +27,6 @@ struct Books {
     logins: Vec<Login>,
     access: BTreeMap<String, Access>,
     minted: u64,
-    reused: Option<String>,
 }
 
 struct Login {
@@ -87,10 +86,6 @@ impl Idp {
         Arc::new(Self { nature: Arc::clone(nature), grace, lifetime, books: Mutex::default() })
     }
 
-    pub(crate) fn has_grace(&self) -> bool {
-        !self.grace.is_zero()
-    }
-
     /// A user signs in; answers the first refresh token.
     pub(crate) fn sign_in(&self) -> String {
         let mut books = locked(&self.books);
@@ -136,11 +131,6 @@ impl Idp {
         let (books, now) = (locked(&self.books), self.nature.true_time());
         let login = number_of(refresh_token).and_then(|number| books.logins.get(number));
         login.is_some_and(|login| login.takes(number_of(refresh_token).unwrap_or_default(), refresh_token, now))
-    }
-
-    /// A refresh token was used a second time, out of its grace.
-    pub(crate) fn reused(&self) -> Option<String> {
-        locked(&self.books).reused.clone()
     }
 
     pub(crate) fn answer(&self, asked: &Asked) -> Answer {
@@ -214,9 +204,6 @@ impl Idp {
             let Some(login) = books.logins.get_mut(number).filter(|_| taken) else {
                 // An old one: somebody has a copy, and nobody can tell the thief from the owner (RFC 9700 §4.14.2).
                 if let Some(login) = books.logins.get_mut(number).filter(|login| login.all.contains(sent)) {
-                    if !login.revoked {
-                        books.reused = Some(sent.to_owned());
-                    }
                     login.revoked = true;
                     for access in books.access.values_mut().filter(|access| access.login == Some(number)) {
                         access.revoked = true;

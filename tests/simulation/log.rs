@@ -27,10 +27,11 @@ impl Subscriber for Listener {
 
     fn event(&self, event: &Event<'_>) {
         let Some(nature) = Nature::present() else { return };
-        let mut line = Line(event.metadata().target().to_owned());
+        let mut line = Line { text: event.metadata().target().to_owned(), words: String::new() };
         event.record(&mut line);
-        nature.check(promises::no_secret_in_any_output("the log", &line.0));
-        nature.note(format_args!("{}", line.0));
+        nature.check(promises::no_secret_in_any_output("the log", &line.text));
+        nature.note(format_args!("{}", line.text));
+        nature.meets(line.words.split('(').next().unwrap_or_default());
     }
 
     fn enter(&self, _: &Id) {}
@@ -38,10 +39,18 @@ impl Subscriber for Listener {
     fn exit(&self, _: &Id) {}
 }
 
-struct Line(String);
+struct Line {
+    text: String,
+    /// The message, or the rule where there is one.
+    words: String,
+}
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let _ = write!(self.0, " {}={value:?}", field.name());
+        let _ = write!(self.text, " {}={value:?}", field.name());
+        if matches!(field.name(), "message" | "rule" | "reason" | "rejection") {
+            self.words.clear();
+            let _ = write!(self.words, "{value:?}");
+        }
     }
 }

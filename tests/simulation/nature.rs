@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     fmt::{self, Write as _},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -30,6 +31,8 @@ pub(crate) struct Nature {
 struct Book {
     lines: Vec<String>,
     broken: Option<String>,
+    /// What has come up in this life, to be seen from outside: whether the world is as bad as it should be.
+    met: BTreeSet<String>,
 }
 
 impl Nature {
@@ -123,6 +126,13 @@ impl Nature {
         locked(&self.book).lines.push(text);
     }
 
+    pub(crate) fn meets(&self, what: &str) {
+        let mut book = locked(&self.book);
+        if !book.met.contains(what) {
+            book.met.insert(what.to_owned());
+        }
+    }
+
     /// The first broken promise ends the seed. Checks run in tasks whose panics the library catches, so they do not panic.
     pub(crate) fn check(&self, checked: Checked) {
         if let Err(broken) = checked {
@@ -135,9 +145,11 @@ impl Nature {
         locked(&self.book).broken.clone()
     }
 
-    pub(crate) fn take_lines(&self) -> Vec<String> {
+    /// The story of this life, and what has come up in it.
+    pub(crate) fn close(&self) -> (Vec<String>, BTreeSet<String>) {
         PRESENT.with(|present| *present.borrow_mut() = None);
-        std::mem::take(&mut locked(&self.book).lines)
+        let mut book = locked(&self.book);
+        (std::mem::take(&mut book.lines), std::mem::take(&mut book.met))
     }
 }
 

@@ -214,16 +214,16 @@ impl Process {
         });
     }
 
-    /// Somebody sends a request.
-    pub(crate) fn request(&self) {
+    /// Somebody sends a request, and has all the time there is if `patient`.
+    pub(crate) fn request(&self, patient: bool) {
         let Some(tokens) = self.tokens.clone() else { return };
         let nature = Arc::clone(&self.site.nature);
         let policy = &self.site.policy;
         let limit = policy.caller_wait * 2 + policy.settle + Duration::from_secs(2);
-        let patience = nature.chance(15).then(|| nature.roll(4));
-        let hurry = nature.chance(10).then(|| nature.millis(0, 12_000));
+        let patience = (!patient && nature.chance(15)).then(|| nature.roll(4));
+        let hurry = (!patient && nature.chance(10)).then(|| nature.millis(0, 12_000));
         let (replays, sent) = (nature.chance(70), Sent::of(self.kind));
-        let target = if nature.chance(95) { ORIGIN } else { "https://elsewhere.example.com/" };
+        let target = if patient || nature.chance(95) { ORIGIN } else { "https://elsewhere.example.com/" };
         let layer = AuthLayer::new(tokens.clone(), ORIGIN).unwrap();
         let (once, again) = (layer.clone().wrap(self.api.clone()), layer.replay_once().wrap(self.api.clone()));
         let waiting = Waiting::one(&self.waiting);
@@ -256,6 +256,7 @@ impl Process {
         for _ in 0..=self.site.nature.roll(3) {
             let answer = tokens.reject(token.generation(), Some(&challenge));
             self.site.nature.note(format_args!("process {}: its host rejects: {answer:?}", self.number));
+            self.site.nature.meets(format!("{answer:?}").split('(').next().unwrap_or_default());
             let mut pages = locked(&self.record.pages);
             let proven = pages.accepted.contains(token.secret());
             if definite && !proven && answer == Rejection::Refreshing && self.kind != Kind::Fixed {
@@ -330,6 +331,7 @@ impl Spectator {
             let status = statuses.borrow_and_update().clone();
             let nature = &self.site.nature;
             nature.note(format_args!("process {} is {status}", self.record.process));
+            nature.meets(&status.to_string());
             if let AuthStatus::Unauthenticated(reason) = &status {
                 nature.check(promises::a_run_ends_for_a_reason(reason, self.grounds(reason)));
             }

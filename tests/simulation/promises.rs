@@ -83,7 +83,7 @@ pub(crate) fn forced_refreshes_keep_to_their_budget(count: usize, within: Durati
 /// probes of the long window, and as many again for each thing that starts a short retry over.
 pub(crate) fn attempts_per_hour_are_bounded(attempts: usize, excuses: usize, policy: &RefreshPolicy) -> Checked {
     let ticks = (3600.0 / (policy.auth_retrying_tick.as_secs_f64() * 0.9)) as usize + 1;
-    let most = ticks + 8 + policy.max_tries as usize * (excuses + 1);
+    let most = ticks + 8 + (policy.max_tries as usize + 1) * (excuses + 1);
     ensure(attempts <= most, || format!("attempts per hour are bounded: {attempts} with {excuses} reasons for more"))
 }
 

@@ -39,6 +39,8 @@ struct Written {
     /// A lease was given while its last holder still took it for his: nobody can promise then who exchanges.
     has_lapsed: bool,
     may_lapse: bool,
+    /// A lease was dropped without a word.
+    was_given_up: bool,
 }
 
 /// What holds a lease, for us to see when it is dropped.
@@ -53,7 +55,8 @@ impl Drop for Held {
     fn drop(&mut self) {
         // Given up: a login that nobody uses any more has waited long enough for the store.
         if !self.released.load(Ordering::Relaxed) {
-            locked(&self.written).has_lapsed = true;
+            let mut written = locked(&self.written);
+            (written.has_lapsed, written.was_given_up) = (true, true);
         }
     }
 }
@@ -93,6 +96,10 @@ impl SimStore {
     /// Whether two have held the lease at a time.
     pub(crate) fn has_lapsed(&self) -> bool {
         locked(&self.written).has_lapsed
+    }
+
+    pub(crate) fn was_given_up(&self) -> bool {
+        locked(&self.written).was_given_up
     }
 
     fn weather(&self) -> Weather {

@@ -235,12 +235,12 @@ impl Weather {
     pub(crate) fn turns(nature: &Nature) {
         let better = nature.chance(35);
         let part = nature.roll(13);
-        nature.set_weather(|_| {});
         macro_rules! turn {
             ($part:ident, $kind:ident) => {{
                 let next = if better { $kind::Fair } else { nature.pick($kind::ALL) };
                 nature.set_weather(|weather| weather.$part = next);
                 nature.note(format_args!("the weather turns: {} {next:?}", stringify!($part)));
+                nature.meets(&format!("{} {next:?}", stringify!($part)));
             }};
         }
         match part {

@@ -50,7 +50,7 @@ impl World {
 
     /// A life, until a promise is broken or it ends.
     pub(crate) async fn live(&mut self) -> Option<()> {
-        for _ in 0..15 + self.nature.roll(30) {
+        for _ in 0..12 + self.nature.roll(28) {
             self.step().await;
             self.look()?;
         }
@@ -64,7 +64,7 @@ impl World {
         let at = &mut self.processes[process];
         match nature.roll(100) {
             0..=24 => (0..=nature.roll(6)).for_each(|_| at.caller()),
-            25..=44 => (0..=nature.roll(6)).for_each(|_| at.request()),
+            25..=44 => (0..=nature.roll(6)).for_each(|_| at.request(false)),
             45..=62 => Weather::turns(&nature),
             63..=66 => at.reject(),
             67..=69 => self.nudge(process),
@@ -80,11 +80,11 @@ impl World {
             84 if nature.chance(20) => self.sign_in(process, "mallory", nature.chance(60)).await,
             _ => {}
         }
-        let span = match nature.roll(20) {
-            0..=4 => Duration::ZERO,
-            5..=9 => nature.millis(1, 2000),
-            10..=14 => nature.secs(1, 60),
-            15..=18 => nature.secs(60, 1200),
+        let span = match nature.roll(40) {
+            0..=9 => Duration::ZERO,
+            10..=19 => nature.millis(1, 2000),
+            20..=30 => nature.secs(1, 60),
+            31..=38 => nature.secs(60, 1000),
             _ => nature.secs(1200, 5400),
         };
         sleep(span).await;
@@ -155,18 +155,13 @@ impl World {
     async fn heal(&mut self) -> Option<()> {
         self.nature.note(format_args!("the weather clears up"));
         self.nature.set_weather(|weather| *weather = Weather::default());
-        self.wait(self.cadence()).await?;
-        // One store, one account; and whoever was told that the login is dead signs in again.
-        let foreign = |at: &Process| at.is_foreign();
-        let ended = |at: &Process| at.tokens.as_ref().is_some_and(|tokens| !tokens.status().is_live());
-        for needs_a_sign_in in [&foreign as &dyn Fn(&Process) -> bool, &ended] {
-            for number in 0..self.processes.len() {
-                if !self.processes[number].is_stopped() && needs_a_sign_in(&self.processes[number]) {
-                    self.sign_in(number, ACCOUNT, true).await;
-                }
+        // Three times, because a login that was lost on the way shows only when it is used again.
+        for _ in 0..3 {
+            self.wait(self.cadence()).await?;
+            if !self.sign_in_where_needed().await {
+                break;
             }
         }
-        self.wait(self.cadence()).await?;
         for at in &self.processes {
             let Some(tokens) = at.tokens.as_ref().filter(|_| !at.is_stopped()) else { continue };
             let (status, serving, unsaved) = (tokens.status(), tokens.try_token().is_ok(), at.record.is_unsaved());
@@ -176,19 +171,36 @@ impl World {
         }
         for _ in 0..6 {
             self.wait(Duration::from_secs(55)).await?;
-            for at in self.processes.iter().filter(|at| !at.is_stopped()) {
-                let serving = at.tokens.as_ref().is_some_and(|tokens| tokens.try_token().is_ok());
+            for at in &self.processes {
+                let Some(tokens) = at.tokens.as_ref().filter(|tokens| tokens.status().is_live()) else { continue };
+                let serving = tokens.try_token().is_ok();
                 self.nature.check(promises::a_token_is_served_without_a_gap(at.number, serving));
             }
         }
         self.look()
     }
 
+    /// One store, one account; and whoever was told that the login is dead signs in again.
+    async fn sign_in_where_needed(&mut self) -> bool {
+        let mut needed = false;
+        let foreign = |at: &Process| at.is_foreign();
+        let ended = |at: &Process| at.tokens.as_ref().is_some_and(|tokens| !tokens.status().is_live());
+        for needs_it in [&foreign as &dyn Fn(&Process) -> bool, &ended] {
+            for number in 0..self.processes.len() {
+                if !self.processes[number].is_stopped() && needs_it(&self.processes[number]) {
+                    needed = true;
+                    self.sign_in(number, ACCOUNT, true).await;
+                }
+            }
+        }
+        needed
+    }
+
     /// Time goes by, with somebody at work.
     async fn wait(&mut self, span: Duration) -> Option<()> {
         let until = self.nature.now() + span;
         while self.nature.now() < until {
-            self.processes.iter().for_each(Process::request);
+            self.processes.iter().for_each(|process| process.request(true));
             sleep(Duration::from_secs(55)).await;
             self.look()?;
         }
@@ -254,7 +266,8 @@ impl Process {
 
 fn policy(nature: &Nature) -> RefreshPolicy {
     let secs = Duration::from_secs;
-    let default = RefreshPolicy { retry_after_cap: secs(600), ..RefreshPolicy::DEFAULT };
+    let clock_check = secs(nature.pick(&[30, 120, 120]));
+    let default = RefreshPolicy { retry_after_cap: secs(600), clock_check, ..RefreshPolicy::DEFAULT };
     match nature.roll(4) {
         0..=1 => default,
         2 => RefreshPolicy {
