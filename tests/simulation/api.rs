@@ -69,7 +69,9 @@ impl Service<Request<Body>> for Api {
             api.record.sees(&secret, None);
             sleep(api.nature.millis(0, 40)).await;
             let answer = api.judge(&secret);
-            sleep(api.nature.millis(0, 40)).await;
+            // Some answers take so long that they find another token in use.
+            let straggles = api.nature.chance(10);
+            sleep(if straggles { api.nature.secs(0, 8) } else { api.nature.millis(0, 40) }).await;
             if let Ok(response) = &answer {
                 api.hears(&secret, response);
             }

@@ -219,7 +219,7 @@ impl Process {
         let Some(tokens) = self.tokens.clone() else { return };
         let nature = Arc::clone(&self.site.nature);
         let policy = &self.site.policy;
-        let limit = policy.caller_wait * 2 + policy.settle + Duration::from_secs(2);
+        let limit = policy.caller_wait * 2 + policy.settle + 3 * LONGEST_ANSWER;
         let patience = (!patient && nature.chance(15)).then(|| nature.roll(4));
         let hurry = (!patient && nature.chance(10)).then(|| nature.millis(0, 12_000));
         let (replays, sent) = (nature.chance(70), Sent::of(self.kind));
@@ -282,6 +282,14 @@ impl Record {
 }
 
 impl Site {
+    /// Somebody who shares the login, but is none of the processes.
+    pub(crate) fn outsider(&self, refresh_token: &str, account: &str) -> SharedLogin {
+        let wire = Wire { cables: Arc::clone(&self.cables), client: OUTSIDER };
+        let grant = RefreshTokenGrant::builder(TOKEN_URL, "my-app", refresh_token).http(wire).build().unwrap();
+        let login = SharedLogin::builder(grant, self.store.of(OUTSIDER)).account(account).lease_wait(LEASE_WAIT);
+        login.clock(&self.nature.clock).build()
+    }
+
     fn source(
         &self,
         kind: Kind,
@@ -413,6 +421,9 @@ async fn dropped_after<T>(polls: Option<usize>, span: Option<Duration>, future: 
 pub(crate) const ACCOUNT: &str = "alice";
 /// How many sources a process may have, one after the other.
 const CLIENTS: usize = 1000;
+/// How long the resource server takes for one answer.
+const LONGEST_ANSWER: Duration = Duration::from_secs(9);
+const OUTSIDER: usize = 999_999;
 /// What the timers of an attempt add up to.
 const SLACK: Duration = Duration::from_secs(1);
 /// Short, for each look at a taken lease is a step of the simulation.

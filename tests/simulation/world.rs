@@ -11,7 +11,7 @@ use crate::{
     process::{ACCOUNT, Kind, Process, Site},
     promises,
     store::SimStore,
-    weather::Weather,
+    weather::{self, Weather},
     wire::Cables,
 };
 
@@ -74,6 +74,7 @@ impl World {
             77 if nature.chance(30) => self.idp.revoke_logins(),
             78..=79 => at.clones_handles(),
             80 => self.rush(process).await,
+            86..=87 if self.kind == Kind::Shared => self.another_window(process).await,
             81 if nature.chance(30) => self.shut_down(process).await,
             82 if nature.chance(20) => at.drops_the_last_handle(),
             83 if nature.chance(20) => at.aborts_the_driver(),
@@ -138,6 +139,22 @@ impl World {
         let fixed = self.kind == Kind::Fixed;
         let token = if fixed { self.idp.mint() } else { self.idp.sign_in() };
         self.processes[process].sign_in(&token, account, first).await;
+    }
+
+    /// The user signs in elsewhere while a process that has stood still for longer than its lease is at an exchange.
+    async fn another_window(&mut self, process: usize) {
+        self.nature.note(format_args!("the user signs in in another window"));
+        let before = self.nature.weather();
+        let (network, store) = (weather::Network::Slow, weather::Store::Hasty);
+        self.nature.set_weather(|weather| *weather = Weather { network, store, ..before });
+        self.nudge(process);
+        sleep(self.nature.secs(1, 15)).await;
+        self.idp.revoke_logins();
+        let refresh_token = self.idp.sign_in();
+        let signed_in = self.site.outsider(&refresh_token, ACCOUNT).sign_in().await;
+        self.nature.note(format_args!("signed in there: {signed_in:?}"));
+        sleep(self.nature.secs(1, 25)).await;
+        self.nature.set_weather(|weather| *weather = before);
     }
 
     async fn shut_down(&mut self, process: usize) {
