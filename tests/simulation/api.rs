@@ -62,7 +62,8 @@ impl Service<Request<Body>> for Api {
         // The copy for a replay has the same list.
         if let Some(Some(Sent(sent))) = request.extensions().get::<Option<Sent>>() {
             let mut sent = locked(sent);
-            sent.push(secret.clone());
+            // The store may give new credentials the token of the old ones.
+            sent.push(format!("{secret} of source {}", locked(&self.record.pages).epoch));
             self.nature.check(promises::a_request_is_replayed_twice_at_most(&sent));
         }
         Box::pin(async move {

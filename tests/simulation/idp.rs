@@ -106,14 +106,22 @@ impl Idp {
         }
     }
 
+    /// A token for those who need no refresh token.
+    pub(crate) fn mint_for_a_time(&self) -> (String, Duration) {
+        let (token, ends) = (self.mint(), self.nature.true_time() + self.lifetime);
+        if let Some(access) = locked(&self.books).access.get_mut(&token) {
+            access.ends = Some(ends);
+        }
+        (token, self.lifetime)
+    }
+
     /// A token that somebody has configured by hand: it does not end by itself.
     pub(crate) fn mint(&self) -> String {
         let mut books = locked(&self.books);
         books.minted += 1;
         let token = format!("{SECRET}-at-{}", books.minted);
         let issued_at = self.nature.true_time();
-        let access =
-            Access { issued_at, ends: None, revoked: false, with_claims: false, companion: None, login: None };
+        let access = Access { issued_at, ends: None, revoked: false, with_claims: false, companion: None, login: None };
         books.access.insert(token.clone(), access);
         token
     }

@@ -51,6 +51,7 @@ impl Visit for Line {
         if matches!(field.name(), "message" | "rule" | "reason" | "rejection") {
             self.words.clear();
             let _ = write!(self.words, "{value:?}");
+            self.words.retain(|letter| letter != '"');
         }
     }
 }

@@ -8,16 +8,14 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use steadfast::testing::TestClock;
 use tokio::time::Instant;
 
 use crate::{promises::Checked, weather::Weather};
 
 pub(crate) struct Nature {
-    pub(crate) clock: TestClock,
     began: Instant,
     /// How long the machine has slept, in milliseconds: the monotonic clock has missed it, the rest of the world has not.
     slept: AtomicU64,
@@ -40,7 +38,6 @@ impl Nature {
         // The library's own randomness, where it takes no seed.
         fastrand::seed(seed);
         let nature = Arc::new(Self {
-            clock: TestClock::new(),
             began: Instant::now(),
             slept: AtomicU64::new(0),
             over: AtomicBool::new(false),
@@ -62,11 +59,6 @@ impl Nature {
         self.began.elapsed()
     }
 
-    /// The wall clock, since the Unix epoch.
-    pub(crate) fn wall(&self) -> Duration {
-        self.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-    }
-
     /// How much time has gone by for those who neither sleep nor have their clocks set: the servers.
     pub(crate) fn true_time(&self) -> Duration {
         self.now() + Duration::from_millis(self.slept.load(Ordering::Relaxed))
@@ -81,9 +73,9 @@ impl Nature {
         self.over.load(Ordering::Relaxed)
     }
 
+    /// All machines sleep, and the servers do not.
     pub(crate) fn suspend(&self, span: Duration) {
         self.slept.fetch_add(span.as_millis() as u64, Ordering::Relaxed);
-        self.clock.suspend(span);
     }
 }
 

@@ -1,35 +1,31 @@
 //! One process: a monitor, and the people who use it.
 
 use std::{
-    future::Future,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
-use http::Request;
-use http_body_util::Empty;
 use steadfast::{
-    AccessToken, AuthError, AuthLayer, AuthStatus, Challenge, IssueError, LayerError, MonitoredTokenSource,
-    RefreshPolicy, Rejection, StaticToken, TokenSource, UnauthenticatedReason,
+    AuthStatus, IssuedToken, MonitoredTokenSource, RefreshPolicy, StaticToken, TokenSource, UnauthenticatedReason,
     oauth::{ClientCredentialsGrant, RefreshTokenGrant},
     rotation::SharedLogin,
+    testing::TestClock,
 };
-use tokio::{sync::watch, task::JoinHandle, time::{sleep, timeout}};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
 
 use crate::{
     SECRET,
-    api::{Api, INVALID, Sent},
+    api::Api,
     idp::Idp,
     nature::{Nature, locked},
     promises,
     sink::Ear,
     source::{Record, Watched},
     store::SimStore,
+    weather::{Network, Provider, Weather},
     wire::{Cables, Wire},
 };
 
@@ -45,6 +41,8 @@ pub(crate) enum Kind {
     SharedClient,
     /// A fixed token.
     Fixed,
+    /// A source of the host's own, whose errors say what they should not.
+    Own,
 }
 
 pub(crate) struct Process {
@@ -58,10 +56,11 @@ pub(crate) struct Process {
     pub(crate) driver: Option<JoinHandle<()>>,
     /// Of the source that counts.
     pub(crate) client: usize,
-    site: Site,
-    newest: Arc<AtomicU64>,
+    pub(crate) site: Site,
+    /// The newest generation that anybody has seen.
+    pub(crate) newest: Arc<AtomicU64>,
     pub(crate) waiting: Arc<AtomicUsize>,
-    api: Api,
+    pub(crate) api: Api,
 }
 
 /// What all processes have in common.
@@ -77,7 +76,7 @@ pub(crate) struct Site {
 
 impl Process {
     pub(crate) fn start(site: &Site, number: usize, kind: Kind, refresh_token: &str) -> Self {
-        let record = Record::new(&site.nature, &site.policy, number);
+        let record = Record::new(&site.nature, &site.policy, number, kind);
         ACCOUNT.clone_into(&mut locked(&record.pages).account);
         let client = number * CLIENTS;
         let (source, _) = site.source(kind, &record, 0, client, refresh_token, ACCOUNT);
@@ -85,7 +84,7 @@ impl Process {
         let (tokens, driver) = MonitoredTokenSource::builder(source)
             .name("workload")
             .policy(Arc::clone(&site.policy))
-            .clock(&site.nature.clock)
+            .clock(&record.clock)
             .sink(Arc::clone(&ear))
             .jitter_seed(site.seed ^ number as u64)
             .pair()
@@ -94,8 +93,7 @@ impl Process {
         let late = if site.nature.chance(90) { Duration::ZERO } else { site.nature.secs(0, 30) };
         let spectator = Spectator { site: site.clone(), record: Arc::clone(&record), kind, retrying_since: None };
         tokio::spawn(spectator.watch(tokens.subscribe()));
-        let api =
-            Api { nature: Arc::clone(&site.nature), idp: Arc::clone(&site.idp), record: Arc::clone(&record) };
+        let api = Api { nature: Arc::clone(&site.nature), idp: Arc::clone(&site.idp), record: Arc::clone(&record) };
         Self {
             number,
             kind,
@@ -164,119 +162,10 @@ impl Process {
                 let before = self.newest.fetch_max(token.generation().get(), Ordering::Relaxed);
                 nature.check(promises::generations_only_grow(before, token.generation().get()));
             }
-            Err(error) => nature.check(promises::an_error_tells_the_truth(&error, &tokens.status())),
-        }
-    }
-}
-
-/// The people.
-impl Process {
-    /// Somebody wants a token, and may lose patience at any point.
-    pub(crate) fn caller(&self) {
-        let Some(tokens) = self.tokens.clone() else { return };
-        let (nature, record, newest) =
-            (Arc::clone(&self.site.nature), Arc::clone(&self.record), Arc::clone(&self.newest));
-        let limit = self.site.policy.caller_wait;
-        let patience = nature.chance(20).then(|| nature.roll(3));
-        let hurry = nature.chance(10).then(|| nature.millis(0, 12_000));
-        let after = nature.chance(25).then(|| tokens.try_token().ok()).flatten().map(|token| token.generation());
-        let asked = locked(&record.pages).epoch;
-        let waiting = Waiting::one(&self.waiting);
-        tokio::spawn(async move {
-            let _waiting = waiting;
-            let (began, before) = (nature.now(), newest.load(Ordering::Relaxed));
-            let retrying = matches!(tokens.status(), AuthStatus::AuthRetrying(_));
-            let call = async {
-                match after {
-                    Some(after) => tokens.token_after(after).await,
-                    None => tokens.token().await,
-                }
-            };
-            let answer = dropped_after(patience, hurry, call).await;
-            let Some(answer) = answer else { return };
-            let took = nature.now() - began;
-            nature.check(promises::every_caller_is_answered_in_time(took, limit));
-            nature.check(promises::callers_fail_fast_in_the_long_window(retrying, took));
-            match &answer {
-                Ok(token) => {
-                    let got = token.generation().get();
-                    nature.check(promises::generations_only_grow(before, got));
-                    if let Some(after) = after {
-                        nature.check(promises::a_token_after_is_newer(after.get(), got));
-                    }
-                    newest.fetch_max(got, Ordering::Relaxed);
-                    record.sees(token.secret(), Some(token));
-                    let of = record.token(token.secret()).map_or(0, |token| token.epoch);
-                    nature.check(promises::old_credentials_serve_nobody(token.secret(), of, asked));
-                }
-                Err(error) => tells(&nature, error, &tokens.status(), began == nature.now()),
+            Err(error) => {
+                nature.check(promises::an_error_tells_the_truth(&error, &tokens.status()));
+                nature.check(promises::a_refusal_promises_an_attempt(&error, &snapshot));
             }
-        });
-    }
-
-    /// Somebody sends a request, and has all the time there is if `patient`.
-    pub(crate) fn request(&self, patient: bool) {
-        let Some(tokens) = self.tokens.clone() else { return };
-        let nature = Arc::clone(&self.site.nature);
-        let policy = &self.site.policy;
-        let limit = policy.caller_wait * 2 + policy.settle + 3 * LONGEST_ANSWER;
-        let patience = (!patient && nature.chance(15)).then(|| nature.roll(4));
-        let hurry = (!patient && nature.chance(10)).then(|| nature.millis(0, 12_000));
-        let (replays, sent) = (nature.chance(70), Sent::of(self.kind));
-        let target = if patient || nature.chance(95) { ORIGIN } else { "https://elsewhere.example.com/" };
-        let layer = AuthLayer::new(tokens.clone(), ORIGIN).unwrap();
-        let (once, again) = (layer.clone().wrap(self.api.clone()), layer.replay_once().wrap(self.api.clone()));
-        let waiting = Waiting::one(&self.waiting);
-        tokio::spawn(async move {
-            let _waiting = waiting;
-            let began = nature.now();
-            let request = Request::get(target).extension(sent).body(Empty::new()).unwrap();
-            let answer = if replays {
-                dropped_after(patience, hurry, again.send(request)).await
-            } else {
-                dropped_after(patience, hurry, once.send(request)).await
-            };
-            let Some(answer) = answer else { return };
-            nature.check(promises::every_caller_is_answered_in_time(nature.now() - began, limit));
-            match &answer {
-                Ok(response) => nature.check(promises::no_secret_in_any_output("a response", &format!("{response:?}"))),
-                Err(LayerError::Auth(error)) => tells(&nature, error, &tokens.status(), false),
-                Err(error) => nature.check(promises::no_secret_in_any_output("an error", &format!("{error} {error:?}"))),
-            }
-        });
-    }
-
-    /// The host has found out by itself that a token is refused.
-    pub(crate) fn reject(&self) {
-        let Some(tokens) = &self.tokens else { return };
-        let Ok(token) = tokens.try_token() else { return };
-        let definite = self.site.nature.chance(60);
-        let challenge: Challenge = if definite { INVALID } else { "Bearer" }.parse().unwrap();
-        locked(&self.record.pages).refused.insert(token.secret().to_owned());
-        for _ in 0..=self.site.nature.roll(3) {
-            let answer = tokens.reject(token.generation(), Some(&challenge));
-            self.site.nature.note(format_args!("process {}: its host rejects: {answer:?}", self.number));
-            self.site.nature.meets(format!("{answer:?}").split('(').next().unwrap_or_default());
-            let mut pages = locked(&self.record.pages);
-            let proven = pages.accepted.contains(token.secret());
-            if definite && !proven && answer == Rejection::Refreshing && self.kind != Kind::Fixed {
-                pages.withdrawn.insert(token.secret().to_owned());
-            }
-        }
-    }
-}
-
-impl Record {
-    /// Somebody has this token in hand.
-    pub(crate) fn sees(&self, secret: &str, handed: Option<&AccessToken>) {
-        let nature = &self.nature;
-        let Some(token) = self.token(secret) else { return };
-        if let Some(handed) = handed {
-            nature.check(promises::no_secret_in_any_output("a token", &format!("{handed:?}")));
-            let withdrawn = locked(&self.pages).withdrawn.contains(secret);
-            nature.check(promises::a_withdrawn_token_is_not_seen_again(secret, withdrawn));
-            let (mono, wall) = (nature.now(), nature.wall());
-            nature.check(promises::an_expired_token_is_never_served(secret, &token, mono, wall, &self.policy));
         }
     }
 }
@@ -287,7 +176,26 @@ impl Site {
         let wire = Wire { cables: Arc::clone(&self.cables), client: OUTSIDER };
         let grant = RefreshTokenGrant::builder(TOKEN_URL, "my-app", refresh_token).http(wire).build().unwrap();
         let login = SharedLogin::builder(grant, self.store.of(OUTSIDER)).account(account).lease_wait(LEASE_WAIT);
-        login.clock(&self.nature.clock).build()
+        login.clock(&TestClock::new()).build()
+    }
+
+    fn own_source(&self) -> Box<dyn TokenSource> {
+        let (nature, idp) = (Arc::clone(&self.nature), Arc::clone(&self.idp));
+        Box::new(move || {
+            let (nature, idp) = (Arc::clone(&nature), Arc::clone(&idp));
+            async move {
+                sleep(nature.millis(0, 160)).await;
+                let Weather { provider, network, .. } = nature.weather();
+                if network == Network::Hanging {
+                    std::future::pending::<()>().await;
+                }
+                if provider != Provider::Fair || network != Network::Fair {
+                    return Err(format!("the vault says {SECRET}").into());
+                }
+                let (token, lifetime) = idp.mint_for_a_time();
+                Ok(IssuedToken::bearer(token).expires_in(lifetime))
+            }
+        })
     }
 
     fn source(
@@ -308,20 +216,21 @@ impl Site {
             Kind::Shared => {
                 let grant = refreshing().client_secret(SECRET).http(wire).build().unwrap();
                 let login = SharedLogin::builder(grant, store.clone()).account(account).lease_wait(LEASE_WAIT);
-                shared(login.clock(&self.nature.clock).build())
+                shared(login.clock(&record.clock).build())
             }
             Kind::SharedClient => {
                 let grant = credentials().http(wire).build().unwrap();
                 let login = SharedLogin::builder(grant, store.clone()).lease_wait(LEASE_WAIT);
-                shared(login.clock(&self.nature.clock).build())
+                shared(login.clock(&record.clock).build())
             }
             Kind::Alone => (Box::new(refreshing().http(wire).build().unwrap()) as Box<dyn TokenSource>, None),
             Kind::Client => (Box::new(credentials().http(wire).build().unwrap()) as Box<dyn TokenSource>, None),
             Kind::Fixed => (Box::new(StaticToken::new(refresh_token)) as Box<dyn TokenSource>, None),
+            Kind::Own => (self.own_source(), None),
         };
         let store = (kind == Kind::Shared).then_some(store);
         let (record, cables, idp) = (Arc::clone(record), Arc::clone(&self.cables), Arc::clone(&self.idp));
-        (Watched { inner, kind, record, epoch, client, cables, idp, store }, login)
+        (Watched { inner, record, epoch, client, cables, idp, store }, login)
     }
 }
 
@@ -361,72 +270,20 @@ impl Spectator {
                 self.retrying_since.is_some_and(|since| nature.now() - since + SLACK >= *ceiling)
             }
             UnauthenticatedReason::RejectedByResource => self.kind == Kind::Fixed,
-            UnauthenticatedReason::Replaced => store.account().is_some_and(|account| account != locked(&self.record.pages).account),
+            UnauthenticatedReason::Replaced => {
+                store.account().is_some_and(|account| account != locked(&self.record.pages).account)
+            }
             _ => false,
         }
-    }
-}
-
-/// Counts who still waits for an answer.
-struct Waiting(Arc<AtomicUsize>);
-
-impl Waiting {
-    fn one(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn tells(nature: &Nature, error: &AuthError, status: &AuthStatus, at_once: bool) {
-    let mut text = format!("{error} {error:?} {:?}", error.to_response());
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text += &format!(" {error} {error:?}");
-        // What a foreign source says under this is its own affair.
-        cause = error.source().filter(|_| !error.is::<IssueError>() || true);
-    }
-    nature.check(promises::no_secret_in_any_output("an error", &text));
-    if at_once {
-        nature.check(promises::an_error_tells_the_truth(error, status));
-    }
-}
-
-/// The future's output, unless somebody drops it: after so many polls, or after some time.
-async fn dropped_after<T>(polls: Option<usize>, span: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    let mut left = polls;
-    let polled = std::future::poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => match &mut left {
-            Some(0) => Poll::Ready(None),
-            Some(left) => {
-                *left -= 1;
-                Poll::Pending
-            }
-            None => Poll::Pending,
-        },
-    });
-    match span {
-        Some(span) => timeout(span, polled).await.ok().flatten(),
-        None => polled.await,
     }
 }
 
 pub(crate) const ACCOUNT: &str = "alice";
 /// How many sources a process may have, one after the other.
 const CLIENTS: usize = 1000;
-/// How long the resource server takes for one answer.
-const LONGEST_ANSWER: Duration = Duration::from_secs(9);
 const OUTSIDER: usize = 999_999;
 /// What the timers of an attempt add up to.
 const SLACK: Duration = Duration::from_secs(1);
 /// Short, for each look at a taken lease is a step of the simulation.
 const LEASE_WAIT: Duration = Duration::from_millis(250);
-const ORIGIN: &str = "https://api.example.com/";
 const TOKEN_URL: &str = "https://login.example.com/token";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use steadfast::{
-    AuthError, AuthStatus, ForcedRefreshes, IssueReason, RefreshPolicy, RetryCause, StatusEvent,
+    AuthError, AuthStatus, ForcedRefreshes, IssueReason, RefreshPolicy, RetryCause, Snapshot, StatusEvent,
     UnauthenticatedReason,
 };
 
@@ -43,6 +43,11 @@ pub(crate) fn a_new_pair_is_durable_first(refresh_token: &str, saved_or_reported
     ensure(saved_or_reported, || format!("a new pair is durable before its token is seen: {refresh_token}"))
 }
 
+/// The end of the processes, in whatever way and in the middle of whatever, does not cost the login.
+pub(crate) fn the_login_survives_the_end(before: Option<&str>, after: Option<&str>, good: bool) -> Checked {
+    ensure(good, || format!("the login survives the end: {before:?} was good before it, {after:?} is not after it"))
+}
+
 /// A login is not condemned while the store holds a good one.
 pub(crate) fn a_good_login_is_not_condemned(stored: Option<&str>, good: bool) -> Checked {
     ensure(!good, || format!("a good login is not condemned: {stored:?} is stored"))
@@ -73,7 +78,11 @@ pub(crate) fn refusals_of_a_token_force_one_refresh(token: &str, asked_for: bool
 }
 
 /// Refreshes that rejections force keep to their budget.
-pub(crate) fn forced_refreshes_keep_to_their_budget(count: usize, within: Duration, budget: ForcedRefreshes) -> Checked {
+pub(crate) fn forced_refreshes_keep_to_their_budget(
+    count: usize,
+    within: Duration,
+    budget: ForcedRefreshes,
+) -> Checked {
     let refilled = within.as_secs() / budget.refill.as_secs().max(1);
     let most = u64::from(budget.burst) + refilled;
     ensure(count as u64 <= most, || format!("forced refreshes keep to their budget: {count} within {within:?}"))
@@ -94,7 +103,9 @@ pub(crate) fn nobody_cuts_an_attempt_short(cut: bool, after: Duration) -> Checke
 
 /// No attempt starts in a status that is not live.
 pub(crate) fn an_ended_run_attempts_nothing(status: Option<&AuthStatus>) -> Checked {
-    ensure(status.is_some_and(AuthStatus::is_live), || format!("an ended run attempts nothing: one starts in {status:?}"))
+    ensure(status.is_some_and(AuthStatus::is_live), || {
+        format!("an ended run attempts nothing: one starts in {status:?}")
+    })
 }
 
 /// After the authorization server's final word only a nudge starts another attempt.
@@ -164,7 +175,9 @@ pub(crate) fn an_expired_token_is_never_served(
     // The driver retires it by the monotonic clock; its margin is more than the driver needs for that.
     let by_mono = mono.saturating_sub(token.mono);
     ensure(by_wall < served_for && by_mono < lifetime, || {
-        format!("an expired token is never served: {secret} of {lifetime:?} after {by_mono:?} ({by_wall:?} by the wall)")
+        format!(
+            "an expired token is never served: {secret} of {lifetime:?} after {by_mono:?} ({by_wall:?} by the wall)"
+        )
     })
 }
 
@@ -187,6 +200,15 @@ pub(crate) fn an_error_tells_the_truth(error: &AuthError, status: &AuthStatus) -
     };
     let soon = error.retry_after().is_some_and(|wait| wait < Duration::from_secs(1));
     ensure(fits && !soon, || format!("an error tells the truth: {error:?} in {status:?}"))
+}
+
+/// Nobody is refused while nothing is scheduled: whoever may come back later is told when, and an attempt is on its way.
+pub(crate) fn a_refusal_promises_an_attempt(error: &AuthError, snapshot: &Snapshot) -> Checked {
+    let later = matches!(error, AuthError::Retrying(_) | AuthError::StillRefreshing(_));
+    let coming = snapshot.attempt_in_flight || snapshot.next_attempt_in.is_some();
+    ensure(!later || (error.retry_after().is_some() && coming), || {
+        format!("a refusal promises an attempt: {error:?}, but {snapshot:?}")
+    })
 }
 
 // The host.

@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, OnceLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
+use steadfast::testing::TestClock;
 use steadfast::{
-    BoxError, Delivery, IssueError, IssueReason, IssueRequest, IssuedToken, RefreshPolicy, TokenSource, Verdict, WeakTokenSource,
+    BoxError, Delivery, IssueError, IssueReason, IssueRequest, IssuedToken, RefreshPolicy, TokenSource, Verdict,
+    WeakTokenSource,
 };
 
 use crate::{
@@ -27,6 +29,9 @@ pub(crate) struct Record {
     pub(crate) nature: Arc<Nature>,
     pub(crate) policy: Arc<RefreshPolicy>,
     pub(crate) process: usize,
+    pub(crate) kind: Kind,
+    /// Each process is on a machine of its own, whose clock is set by people.
+    pub(crate) clock: TestClock,
     pub(crate) tokens: OnceLock<WeakTokenSource>,
     pub(crate) pages: Mutex<Pages>,
 }
@@ -71,9 +76,15 @@ struct Ended {
 }
 
 impl Record {
-    pub(crate) fn new(nature: &Arc<Nature>, policy: &Arc<RefreshPolicy>, process: usize) -> Arc<Self> {
+    pub(crate) fn new(nature: &Arc<Nature>, policy: &Arc<RefreshPolicy>, process: usize, kind: Kind) -> Arc<Self> {
         let (nature, policy) = (Arc::clone(nature), Arc::clone(policy));
-        Arc::new(Self { nature, policy, process, tokens: OnceLock::new(), pages: Mutex::default() })
+        let clock = TestClock::new();
+        Arc::new(Self { nature, policy, process, kind, clock, tokens: OnceLock::new(), pages: Mutex::default() })
+    }
+
+    /// The wall clock, since the Unix epoch.
+    pub(crate) fn wall(&self) -> Duration {
+        self.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
     }
 
     /// More attempts than before have a reason.
@@ -85,7 +96,8 @@ impl Record {
     pub(crate) fn begins_anew(&self, account: &str) {
         let mut pages = locked(&self.pages);
         let (epoch, account) = (pages.epoch + 1, account.to_owned());
-        let Pages { tokens, excuses, attempts, refused, accepted, reasons, in_flight: _, .. } = std::mem::take(&mut *pages);
+        let Pages { tokens, excuses, attempts, refused, accepted, reasons, in_flight: _, .. } =
+            std::mem::take(&mut *pages);
         *pages = Pages { epoch, tokens, excuses, attempts, refused, accepted, reasons, account, ..Pages::default() };
         pages.excuses.push_back(self.nature.now());
     }
@@ -108,7 +120,6 @@ impl Record {
 /// A source of one epoch.
 pub(crate) struct Watched {
     pub(crate) inner: Box<dyn TokenSource>,
-    pub(crate) kind: Kind,
     pub(crate) record: Arc<Record>,
     pub(crate) epoch: usize,
     pub(crate) client: usize,
@@ -122,7 +133,7 @@ pub(crate) struct Watched {
 impl TokenSource for Watched {
     async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError> {
         let nature = &self.record.nature;
-        let began = (nature.now(), nature.wall());
+        let began = (nature.now(), self.record.wall());
         let mut attempt = self.begins(request, began);
         if nature.weather().source == Source::PanicsBefore {
             attempt.cut = false;
@@ -206,7 +217,8 @@ impl Watched {
         if let Some(newest) = pages.newest.clone() {
             let refused = pages.refused.contains(&newest);
             let wanted = with_claims && !pages.claims.is_empty();
-            let again = !pages.forced.insert(newest.clone()) && !(TAKES_UP_OLD_TOKENS && self.kind == Kind::SharedClient);
+            let known = TAKES_UP_OLD_TOKENS && self.record.kind == Kind::SharedClient;
+            let again = !pages.forced.insert(newest.clone()) && !known;
             nature.check(promises::refusals_of_a_token_force_one_refresh(&newest, refused || wanted, again && !wanted));
             if wanted {
                 pages.claims.clear();
@@ -243,7 +255,7 @@ impl Watched {
     fn is_over(&self, issued: &IssuedToken, (mono, wall): (Duration, Duration)) -> bool {
         let (nature, policy) = (&self.record.nature, &self.record.policy);
         let lifetime = issued.lifetime().known().or(policy.assumed_lifetime);
-        let age = (nature.now() - mono).max(nature.wall().saturating_sub(wall));
+        let age = (nature.now() - mono).max(self.record.wall().saturating_sub(wall));
         lifetime.is_some_and(|lifetime| age >= promises::served_for(lifetime, policy))
     }
 
@@ -262,7 +274,7 @@ impl Watched {
         }
         if error.retry_after().is_some() || error.delivery() == Delivery::Answered {
             let wait = error.retry_after().map(|wait| wait.min(record.policy.retry_after_cap));
-            pages.retry_after = wait.map(|wait| (nature.now() + wait, nature.wall() + wait));
+            pages.retry_after = wait.map(|wait| (nature.now() + wait, record.wall() + wait));
         }
         pages.condemned = matches!(error.verdict(), Verdict::Rejected(_) | Verdict::Replaced);
         if let (Verdict::Rejected(code), Some(store)) = (error.verdict(), &self.store)
@@ -287,7 +299,7 @@ struct Attempt<'a> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let record = &self.source.record;
-        let (mono, wall) = (record.nature.now(), record.nature.wall());
+        let (mono, wall) = (record.nature.now(), record.wall());
         let limit = record.policy.attempt_timeout + self.source.inner.extra_time();
         let cut = self.cut && mono - self.began < limit && !record.nature.is_over();
         record.nature.check(promises::nobody_cuts_an_attempt_short(cut, mono - self.began));
@@ -312,5 +324,5 @@ const fn reason(reason: IssueReason) -> &'static str {
 }
 
 /// Known, and to be removed: with the store read-only, a client that has been refused its newest token takes up the one that is
-/// stored, which it was refused before (seed 1264).
-const TAKES_UP_OLD_TOKENS: bool = true;
+/// stored, which it was refused before (a definite refusal included).
+pub(crate) const TAKES_UP_OLD_TOKENS: bool = true;

@@ -1,5 +1,7 @@
 //! What can go wrong on each edge, and how it goes at the moment.
 
+use std::fmt::Debug;
+
 use crate::nature::Nature;
 
 /// How each part of the world behaves until that changes.
@@ -55,7 +57,6 @@ pub(crate) enum Provider {
 }
 
 impl Provider {
-    /// Each with how often it is chosen.
     pub(crate) const ALL: &[Self] = &[
         Self::Fickle,
         Self::Firewall,
@@ -231,6 +232,22 @@ impl Source {
 }
 
 impl Weather {
+    /// Each kind of each part, as it is named where it comes up.
+    pub(crate) fn every_kind() -> Vec<String> {
+        fn named<T: Debug>(part: &str, kinds: &[T]) -> Vec<String> {
+            kinds.iter().map(|kind| format!("{part} {kind:?}")).collect()
+        }
+        [
+            named("provider", Provider::ALL),
+            named("network", Network::ALL),
+            named("store", Store::ALL),
+            named("api", Api::ALL),
+            named("sink", Sink::ALL),
+            named("source", Source::ALL),
+        ]
+        .concat()
+    }
+
     /// One part of it turns, for worse or for better.
     pub(crate) fn turns(nature: &Nature) {
         let better = nature.chance(35);

@@ -111,10 +111,9 @@ struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(count) = self.login.and_then(|login| locked(&self.cables.traffic).in_flight.remove(&login)) {
-            if count > 1 {
-                locked(&self.cables.traffic).in_flight.insert(self.login.unwrap(), count - 1);
-            }
+        let mut traffic = locked(&self.cables.traffic);
+        if let Some(count) = self.login.and_then(|login| traffic.in_flight.get_mut(&login)) {
+            *count -= 1;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use steadfast::RefreshPolicy;
-use tokio::time::sleep;
+use tokio::{task::yield_now, time::sleep};
 
 use crate::{
     idp::Idp,
@@ -35,12 +35,19 @@ impl World {
             12..=15 => Kind::Alone,
             16 => Kind::Client,
             17..=18 => Kind::SharedClient,
+            _ if nature.chance(50) => Kind::Own,
             _ => Kind::Fixed,
         };
         let store = SimStore::new(&nature);
         let cables = Cables::new(&nature, &idp, &store);
-        let site =
-            Site { nature: Arc::clone(&nature), idp: Arc::clone(&idp), cables, store, policy: Arc::clone(&policy), seed };
+        let site = Site {
+            nature: Arc::clone(&nature),
+            idp: Arc::clone(&idp),
+            cables,
+            store,
+            policy: Arc::clone(&policy),
+            seed,
+        };
         nature.note(format_args!("{kind:?}, grace {grace:?}, tokens of {lifetime:?}, {policy:?}"));
         let count = if matches!(kind, Kind::Shared | Kind::SharedClient) { 1 + nature.roll(3) } else { 1 };
         let first = if kind == Kind::Fixed { idp.mint() } else { idp.sign_in() };
@@ -52,6 +59,10 @@ impl World {
     pub(crate) async fn live(&mut self) -> Option<()> {
         for _ in 0..12 + self.nature.roll(28) {
             self.step().await;
+            // Whoever has something to do at this instant does it.
+            for _ in 0..20 {
+                yield_now().await;
+            }
             self.look()?;
         }
         self.heal().await?;
@@ -116,19 +127,19 @@ impl World {
 
     fn clocks(&mut self) {
         let span = self.nature.secs(1, 2 * 3600);
-        self.processes.iter().for_each(|process| process.record.excuse());
-        match self.nature.roll(4) {
-            0..=1 => {
-                self.nature.note(format_args!("the machine sleeps for {span:?}"));
-                self.nature.suspend(span);
-            }
-            2 => {
-                self.nature.note(format_args!("the clock is set forward by {span:?}"));
-                self.nature.clock.step_forward(span);
-            }
-            _ => {
-                self.nature.note(format_args!("the clock is set back by {span:?}"));
-                self.nature.clock.step_back(span);
+        let all = self.nature.chance(50);
+        let one = self.nature.roll(self.processes.len());
+        let what = self.nature.roll(4);
+        self.nature.note(format_args!("clocks: {} by {span:?}", ["sleep", "sleep", "forward", "back"][what]));
+        if what < 2 {
+            self.nature.suspend(span);
+        }
+        for at in self.processes.iter().filter(|at| what < 2 || all || at.number == one) {
+            at.record.excuse();
+            match what {
+                0..=1 => at.record.clock.suspend(span),
+                2 => at.record.clock.step_forward(span),
+                _ => at.record.clock.step_back(span),
             }
         }
     }
@@ -232,6 +243,13 @@ impl World {
     }
 
     async fn end(&mut self) -> Option<()> {
+        let is_good = |token: &Option<String>| token.as_ref().is_some_and(|token| self.idp.is_good(token));
+        let before = Some(self.site.store.keeps()).filter(is_good).flatten();
+        if self.nature.chance(50) {
+            // In the middle of an exchange.
+            (0..self.processes.len()).for_each(|number| self.nudge(number));
+            sleep(self.nature.millis(0, 200)).await;
+        }
         // What lives still; who ended in bad weather may have had a sink that did not listen.
         let ending: Vec<_> = (0..self.processes.len()).filter(|number| !self.processes[*number].is_stopped()).collect();
         for &number in &ending {
@@ -242,6 +260,9 @@ impl World {
             }
         }
         sleep(Duration::from_secs(3600)).await;
+        let after = self.site.store.keeps();
+        let good = before.is_none() || after.as_ref().is_some_and(|token| self.idp.is_good(token));
+        self.nature.check(promises::the_login_survives_the_end(before.as_deref(), after.as_deref(), good));
         for at in &self.processes {
             let waiting = at.waiting.load(std::sync::atomic::Ordering::Relaxed);
             self.nature.check(promises::nobody_waits_in_the_end(waiting));
