@@ -72,8 +72,6 @@ impl Asked {
 /// An answer, and what is behind it.
 pub(crate) struct Answer {
     pub(crate) response: Response<Vec<u8>>,
-    /// The server has given a token, whether or not it is to be seen in the answer.
-    pub(crate) granted: bool,
     /// The refresh token that takes the place of the one sent, if the answer says so.
     pub(crate) rotated_to: Option<String>,
     pub(crate) code: Option<&'static str>,
@@ -156,9 +154,15 @@ impl Idp {
             Provider::Empty => Answer::plain(respond(200, &[], "")),
             Provider::NoCode => Answer::plain(json(400, r#"{"error":{"message":"Not Found"}}"#)),
             Provider::BadGateway => Answer::plain(respond(502, &[], "bad gateway")),
+            Provider::Truncated => {
+                let mut answer = self.act(asked, weather);
+                let half = answer.response.body().len() / 2;
+                answer.response.body_mut().truncate(half);
+                Answer { rotated_to: None, ..answer }
+            }
             Provider::BadGatewayAfterAll => {
-                let granted = self.act(asked, weather).granted;
-                Answer { granted, ..Answer::plain(respond(502, &[], "bad gateway")) }
+                self.act(asked, weather);
+                Answer::plain(respond(502, &[], "bad gateway"))
             }
             Provider::Overloaded => Answer::plain(respond(503, &[("retry-after", "45")], "busy")),
             Provider::Throttled => Answer::plain(respond(429, &[("retry-after", "90")], "slow down")),
@@ -259,7 +263,6 @@ impl Idp {
         };
         books.access.insert(token, access);
         Answer {
-            granted: true,
             rotated_to: next,
             code: (kind == "mac").then_some("unsupported_token_type"),
             ..Answer::plain(respond(200, &[("content-type", "application/json")], &body))
@@ -276,7 +279,7 @@ impl Login {
 
 impl Answer {
     fn plain(response: Response<Vec<u8>>) -> Self {
-        Self { response, granted: false, rotated_to: None, code: None, lie: false }
+        Self { response, rotated_to: None, code: None, lie: false }
     }
 
     fn lie(code: &'static str, response: Response<Vec<u8>>) -> Self {

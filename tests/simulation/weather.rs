@@ -26,6 +26,8 @@ pub(crate) enum Provider {
     Portal,
     Redirect,
     Empty,
+    /// A token's answer, cut off in the middle.
+    Truncated,
     NoCode,
     /// A 502 from the proxy, before or after the server itself has acted.
     BadGateway,
@@ -63,6 +65,7 @@ impl Provider {
         Self::Portal,
         Self::Redirect,
         Self::Empty,
+        Self::Truncated,
         Self::NoCode,
         Self::BadGateway,
         Self::BadGatewayAfterAll,

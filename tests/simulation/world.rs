@@ -86,6 +86,7 @@ impl World {
             78..=79 => at.clones_handles(),
             80 => self.rush(process).await,
             86..=87 if self.kind == Kind::Shared => self.another_window(process).await,
+            88 if nature.chance(25) => self.siege(process).await,
             81 if nature.chance(30) => self.shut_down(process).await,
             82 if nature.chance(20) => at.drops_the_last_handle(),
             83 if nature.chance(20) => at.aborts_the_driver(),
@@ -113,6 +114,23 @@ impl World {
         for _ in 0..900 / pause.as_secs().max(5) {
             self.processes[process].caller();
             sleep(pause).await;
+        }
+    }
+
+    /// Hours of one and the same trouble, with somebody who asks and asks.
+    async fn siege(&mut self, process: usize) {
+        let before = self.nature.weather();
+        let (mut provider, mut network, mut store) = (before.provider, before.network, before.store);
+        match self.nature.roll(4) {
+            0..=1 => provider = self.nature.pick(weather::Provider::ALL),
+            2 => network = self.nature.pick(weather::Network::ALL),
+            _ => store = self.nature.pick(weather::Store::ALL),
+        }
+        self.nature.note(format_args!("a siege: {provider:?}, {network:?}, {store:?}"));
+        self.nature.set_weather(|weather| *weather = Weather { provider, network, store, ..before });
+        for _ in 0..150 {
+            self.processes[process].caller();
+            sleep(Duration::from_secs(40)).await;
         }
     }
 
@@ -186,16 +204,10 @@ impl World {
         // Three times, because a login that was lost on the way shows only when it is used again.
         for _ in 0..3 {
             self.wait(self.cadence()).await?;
+            self.check_recovery();
             if !self.sign_in_where_needed().await {
                 break;
             }
-        }
-        for at in &self.processes {
-            let Some(tokens) = at.tokens.as_ref().filter(|_| !at.is_stopped()) else { continue };
-            let (status, serving, unsaved) = (tokens.status(), tokens.try_token().is_ok(), at.record.is_unsaved());
-            self.nature.check(promises::it_recovers_within_a_cadence(at.number, &status, serving));
-            let told = at.ear.told();
-            self.nature.check(promises::the_last_news_is_true(told.as_ref(), &status, serving, unsaved));
         }
         for _ in 0..6 {
             self.wait(Duration::from_secs(55)).await?;
@@ -206,6 +218,17 @@ impl World {
             }
         }
         self.look()
+    }
+
+    /// Whoever can do without a human has done so by now.
+    fn check_recovery(&self) {
+        for at in self.processes.iter().filter(|at| !at.is_foreign()) {
+            let Some(tokens) = at.tokens.as_ref().filter(|tokens| tokens.status().is_live()) else { continue };
+            let (status, serving, unsaved) = (tokens.status(), tokens.try_token().is_ok(), at.record.is_unsaved());
+            self.nature.check(promises::it_recovers_within_a_cadence(at.number, &status, serving));
+            let told = at.ear.told();
+            self.nature.check(promises::the_last_news_is_true(told.as_ref(), &status, serving, unsaved));
+        }
     }
 
     /// One store, one account; and whoever was told that the login is dead signs in again.
