@@ -243,7 +243,10 @@ impl Watched {
         let lifetime = issued.lifetime().known().or(record.policy.assumed_lifetime);
         let mut pages = locked(&record.pages);
         let token = Token { epoch: self.epoch, mono, wall, lifetime, unsaved: issued.is_unsaved() };
-        pages.tokens.insert(secret.clone(), token);
+        // What an old source brings late may be what the new one has brought already, from their store.
+        if pages.tokens.get(&secret).is_none_or(|known| known.epoch <= self.epoch) {
+            pages.tokens.insert(secret.clone(), token);
+        }
         if pages.epoch == self.epoch {
             pages.newest = Some(secret);
             pages.retry_after = None;
