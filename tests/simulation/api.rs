@@ -66,8 +66,8 @@ impl Service<Request<Body>> for Api {
             sent.push(format!("{secret} of source {}", locked(&self.record.pages).epoch));
             self.nature.check(promises::a_request_is_replayed_twice_at_most(&sent));
         }
+        self.record.sees(&secret, None);
         Box::pin(async move {
-            api.record.sees(&secret, None);
             sleep(api.nature.millis(0, 40)).await;
             let answer = api.judge(&secret);
             // Some answers take so long that they find another token in use.

@@ -124,18 +124,18 @@ impl Process {
 }
 
 impl Record {
-    /// Somebody has this token in hand.
+    /// Somebody has this token in hand, or it is on its way to the resource server.
     pub(crate) fn sees(&self, secret: &str, handed: Option<&AccessToken>) {
         let nature = &self.nature;
         let Some(token) = self.token(secret) else { return };
         if let Some(handed) = handed {
             nature.check(promises::no_secret_in_any_output("a token", &format!("{handed:?}")));
-            let known = TAKES_UP_OLD_TOKENS && self.kind == Kind::SharedClient;
-            let withdrawn = locked(&self.pages).withdrawn.contains(secret) && !known;
-            nature.check(promises::a_withdrawn_token_is_not_seen_again(secret, withdrawn));
-            let (mono, wall) = (nature.now(), self.wall());
-            nature.check(promises::an_expired_token_is_never_served(secret, &token, mono, wall, &self.policy));
         }
+        let known = TAKES_UP_OLD_TOKENS && self.kind == Kind::SharedClient;
+        let withdrawn = locked(&self.pages).withdrawn.contains(secret) && !known;
+        nature.check(promises::a_withdrawn_token_is_not_seen_again(secret, withdrawn));
+        let (mono, wall) = (nature.now(), self.wall());
+        nature.check(promises::an_expired_token_is_never_served(secret, &token, mono, wall, &self.policy));
     }
 }
 

@@ -7,10 +7,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use steadfast::testing::TestClock;
 use steadfast::{
     BoxError, Delivery, IssueError, IssueReason, IssueRequest, IssuedToken, RefreshPolicy, TokenSource, Verdict,
-    WeakTokenSource,
+    WeakTokenSource, testing::TestClock,
 };
 
 use crate::{

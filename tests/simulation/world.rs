@@ -85,12 +85,12 @@ impl World {
             77 if nature.chance(30) => self.idp.revoke_logins(),
             78..=79 => at.clones_handles(),
             80 => self.rush(process).await,
-            86..=87 if self.kind == Kind::Shared => self.another_window(process).await,
-            88 if nature.chance(25) => self.siege(process).await,
             81 if nature.chance(30) => self.shut_down(process).await,
             82 if nature.chance(20) => at.drops_the_last_handle(),
             83 if nature.chance(20) => at.aborts_the_driver(),
             84 if nature.chance(20) => self.sign_in(process, "mallory", nature.chance(60)).await,
+            86..=87 if self.kind == Kind::Shared => self.another_window(process).await,
+            88 if nature.chance(25) => self.siege(process).await,
             _ => {}
         }
         let span = match nature.roll(40) {
@@ -202,10 +202,10 @@ impl World {
         self.nature.note(format_args!("the weather clears up"));
         self.nature.set_weather(|weather| *weather = Weather::default());
         // Three times, because a login that was lost on the way shows only when it is used again.
-        for _ in 0..3 {
+        for round in 0..3 {
             self.wait(self.cadence()).await?;
             self.check_recovery();
-            if !self.sign_in_where_needed().await {
+            if !self.sign_in_where_needed(round == 0).await {
                 break;
             }
         }
@@ -231,15 +231,21 @@ impl World {
         }
     }
 
-    /// One store, one account; and whoever was told that the login is dead signs in again.
-    async fn sign_in_where_needed(&mut self) -> bool {
+    /// One store, one account; and whoever was told that the login is dead tries once more, or signs in again.
+    async fn sign_in_where_needed(&mut self, may_try_again: bool) -> bool {
         let mut needed = false;
         let foreign = |at: &Process| at.is_foreign();
         let ended = |at: &Process| at.tokens.as_ref().is_some_and(|tokens| !tokens.status().is_live());
         for needs_it in [&foreign as &dyn Fn(&Process) -> bool, &ended] {
             for number in 0..self.processes.len() {
-                if !self.processes[number].is_stopped() && needs_it(&self.processes[number]) {
-                    needed = true;
+                let at = &self.processes[number];
+                if at.is_stopped() || !needs_it(at) {
+                    continue;
+                }
+                needed = true;
+                if may_try_again && !at.is_foreign() && self.nature.chance(50) {
+                    self.nudge(number);
+                } else {
                     self.sign_in(number, ACCOUNT, true).await;
                 }
             }
