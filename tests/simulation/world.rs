@@ -279,6 +279,10 @@ impl World {
             (0..self.processes.len()).for_each(|number| self.nudge(number));
             sleep(self.nature.millis(0, 200)).await;
         }
+        let listens = self.nature.chance(85);
+        if !listens {
+            self.nature.set_weather(|weather| weather.sink = weather::Sink::Hanging);
+        }
         // What lives still; who ended in bad weather may have had a sink that did not listen.
         let ending: Vec<_> = (0..self.processes.len()).filter(|number| !self.processes[*number].is_stopped()).collect();
         for &number in &ending {
@@ -296,7 +300,7 @@ impl World {
             let waiting = at.waiting.load(std::sync::atomic::Ordering::Relaxed);
             self.nature.check(promises::nobody_waits_in_the_end(waiting));
         }
-        for number in ending {
+        for number in ending.into_iter().filter(|_| listens) {
             let told = self.processes[number].ear.told();
             self.nature.check(promises::the_end_is_told(number, told.as_ref()));
         }
