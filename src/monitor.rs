@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle as Runtime, sync::watch, time::timeout};
+use tokio::sync::watch;
 
 use self::{
     clock::Clock,
@@ -19,12 +19,17 @@ use self::{
 };
 use crate::{
     AccessToken, AuthError, AuthStatus, Challenge, Generation, PolicyError, RefreshPolicy, Snapshot, StatusSink,
-    StopReason, Stopped, TokenSource, TracingSink, classify::Classifier, machine::Outlook,
+    StopReason, Stopped, TokenSource, TracingSink,
+    classify::Classifier,
+    machine::Outlook,
+    sync::{Handle as Runtime, timeout},
 };
 
 pub(crate) mod clock;
 mod delivery;
 mod driver;
+#[cfg(all(test, steadfast_loom))]
+mod interleavings;
 pub(crate) mod rejection;
 mod shared;
 mod view;
@@ -164,8 +169,10 @@ impl MonitoredTokenSource {
                 Rejection::PassThrough
             }
             Action::Mark { objection, withdraw, claims, answer } => {
-                if token.is_some_and(|token| token.refuse(withdraw)) || claims.is_some() {
-                    shared.ask(|inbox| inbox.hear(Word::Rejected { generation, objection, claims }));
+                let wants_claims = claims.is_some();
+                if wants_claims || token.is_some_and(|token| !token.is_refused_already(withdraw)) {
+                    let mark = || token.is_some_and(|token| token.refuse(withdraw)) || wants_claims;
+                    shared.hear(mark, Word::Rejected { generation, objection, claims });
                 }
                 answer
             }
@@ -179,9 +186,8 @@ impl MonitoredTokenSource {
         if let Some(token) = &view.token
             && token.generation() == generation
             && !token.is_accepted()
-            && token.accept()
         {
-            shared.ask(|inbox| inbox.hear(Word::Accepted(generation)));
+            shared.hear(|| token.accept(), Word::Accepted(generation));
         }
     }
 

@@ -1,19 +1,12 @@
 //! What handles and the driver share: the view that readers see, and the inbox in which they leave word.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU8, AtomicU32, Ordering},
-    },
+    sync::{Arc, OnceLock, PoisonError, atomic::Ordering},
     task::{Context, Waker},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
-};
+use tokio::sync::watch;
 
 use super::{
     clock::{Clock, wall_time},
@@ -24,6 +17,7 @@ use crate::{
     AuthStatus, Generation, RefreshPolicy, StatusEvent, StopReason, Stopped, TokenSource,
     machine::{Objection, Outlook, Run},
     schedule::Budget,
+    sync::{ArcSwap, AtomicU8, AtomicU32, Guard, Handle, Mutex, MutexGuard, Notify},
 };
 
 pub(crate) struct Shared {
@@ -74,7 +68,7 @@ pub(crate) enum Word {
 }
 
 impl Inbox {
-    pub(crate) fn hear(&mut self, word: Word) {
+    fn hear(&mut self, word: Word) {
         let words = &mut self.letters().words;
         // Many requests are refused with one word; repeating it must not push out another.
         if words.last() == Some(&word) {
@@ -138,7 +132,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn view(&self) -> arc_swap::Guard<Arc<View>> {
+    pub(crate) fn view(&self) -> Guard<Arc<View>> {
         self.view.load()
     }
 
@@ -146,6 +140,19 @@ impl Shared {
     pub(crate) fn ask(&self, leave_word: impl FnOnce(&mut Inbox)) {
         let mut inbox = self.inbox();
         leave_word(&mut inbox);
+        let driver = inbox.ring();
+        drop(inbox);
+        wake(driver);
+    }
+
+    /// Leaves word of a token, if `mark` says that it is the first. Under the lock, for the words have to lie in the order in
+    /// which the token was marked: where the driver hears the older one last, the newer is never told again.
+    pub(crate) fn hear(&self, mark: impl FnOnce() -> bool, word: Word) {
+        let mut inbox = self.inbox();
+        if !mark() {
+            return;
+        }
+        inbox.hear(word);
         let driver = inbox.ring();
         drop(inbox);
         wake(driver);

@@ -1,0 +1,22 @@
+//! What threads meet at: as everybody uses it, or, where `src/monitor/interleavings.rs` is run, stand-ins that let loom choose
+//! who goes next and what a reader may still find.
+
+#[cfg(not(all(test, steadfast_loom)))]
+mod real {
+    pub(crate) use std::sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU8, AtomicU32},
+    };
+
+    pub(crate) use arc_swap::{ArcSwap, Guard};
+    pub(crate) use tokio::{runtime::Handle, spawn, sync::Notify, time::timeout};
+}
+
+#[cfg(not(all(test, steadfast_loom)))]
+pub(crate) use real::*;
+
+#[cfg(all(test, steadfast_loom))]
+mod modelled;
+
+#[cfg(all(test, steadfast_loom))]
+pub(crate) use modelled::*;
