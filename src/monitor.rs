@@ -9,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
-
 use self::{
     clock::Clock,
     delivery::Delivery,
@@ -22,7 +20,7 @@ use crate::{
     StopReason, Stopped, TokenSource, TracingSink,
     classify::Classifier,
     machine::Outlook,
-    sync::{Handle as Runtime, timeout},
+    sync::{Handle as Runtime, timeout, watch},
 };
 
 pub(crate) mod clock;

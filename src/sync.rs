@@ -4,12 +4,17 @@
 #[cfg(not(all(test, steadfast_loom)))]
 mod real {
     pub(crate) use std::sync::{
-        Mutex, MutexGuard,
+        Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU8, AtomicU32},
     };
 
     pub(crate) use arc_swap::{ArcSwap, Guard};
-    pub(crate) use tokio::{runtime::Handle, spawn, sync::Notify, time::timeout};
+    pub(crate) use tokio::{
+        runtime::Handle,
+        spawn,
+        sync::{Notify, watch},
+        time::timeout,
+    };
 }
 
 #[cfg(not(all(test, steadfast_loom)))]

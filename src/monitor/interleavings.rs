@@ -1,11 +1,20 @@
 //! Every order in which the threads of a host can meet in one monitor, and every older value that they may still find there.
 //!
-//! Loom runs each test once for each order, with at most [`SWITCHES`] switches away from a thread that could have gone on.
-//! All is the library's own code but for the driver's part, which the tests play.
+//! ```text
+//! RUSTFLAGS="--cfg steadfast_loom" cargo test --release --no-default-features --lib --target-dir target/interleavings interleavings
+//! ```
+//!
+//! Loom runs each test once for each order, with at most [`SWITCHES`] switches away from a thread that could have gone on;
+//! `LOOM_MAX_PREEMPTIONS` sets another number. All is the library's own code, on the stand-ins of `src/sync/modelled.rs`, but
+//! for the driver's part, which the tests play: its tasks, timers and attempts are tokio's. A thread that is never woken is a
+//! deadlock to loom, for in these tests no time passes. `std`'s `Arc` is not modelled: each of its operations happens at
+//! once.
 
 use std::{
     future::poll_fn,
+    pin::pin,
     sync::{Mutex, OnceLock, PoisonError, atomic::Ordering},
+    task::{Wake, Waker},
 };
 
 use async_trait::async_trait;
@@ -218,6 +227,29 @@ fn no_word_is_slept_through_by_the_driver() {
     });
 }
 
+#[test]
+fn whoever_is_woken_finds_no_lock_held() {
+    struct Asks(MonitoredTokenSource);
+    impl Wake for Asks {
+        fn wake(self: Arc<Self>) {
+            self.0.retry_now();
+        }
+    }
+    explore(|| {
+        let world = World::starting();
+        let waker = Waker::from(Arc::new(Asks(world.tokens.clone())));
+        let mut context = Context::from_waker(&waker);
+        let mut waiting = pin!(world.tokens.stopped());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        world.shared.publish(running(Generation::FIRST), Some(first_run()), 0, true);
+        assert!(world.shared.take().0.nudged);
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        assert!(!world.shared.has_word(&context));
+        world.shared.stop(StopReason::ShutDown);
+        assert!(world.shared.take().0.nudged);
+    });
+}
+
 // The gate.
 
 #[test]
@@ -351,6 +383,20 @@ fn whoever_subscribes_misses_no_status_and_finds_the_handle_no_older() {
 }
 
 #[test]
+fn whoever_hears_of_a_status_by_subscription_finds_the_handle_no_older() {
+    explore(|| {
+        let world = World::starting();
+        let subscription = world.tokens.subscribe();
+        let driver = world.driver(|shared, run| {
+            shared.publish(running(Generation::FIRST), Some(run), 0, false);
+        });
+        let heard = age(&subscription.borrow());
+        assert!(age(&world.tokens.status()) >= heard);
+        driver.join().unwrap();
+    });
+}
+
+#[test]
 fn no_news_is_lost_or_overtaken_while_the_task_that_delivers_is_about_to_end() {
     explore(|| {
         let world = World::starting();
@@ -395,6 +441,26 @@ fn who_has_waited_for_the_shutdown_finds_that_the_sink_knows_whoever_began_it() 
         Runtime::enter();
         block_on(world.tokens.shutdown());
         knows(&world.heard);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn who_has_waited_for_the_delivery_finds_it_done_whoever_began_it() {
+    explore(|| {
+        let world = World::starting();
+        world.shared.publish(running(Generation::FIRST), Some(first_run()), 0, true);
+        let deliver = |world: &World| {
+            let (shared, heard) = (Arc::clone(&world.shared), Arc::clone(&world.heard));
+            move || {
+                Runtime::enter();
+                shared.deliver_on(&Runtime::try_current().unwrap_or_else(|_| panic!("entered above")));
+                block_on(shared.wound_up());
+                assert_eq!(heard.events().len(), 1);
+            }
+        };
+        let other = thread::spawn(deliver(&world));
+        deliver(&world)();
         other.join().unwrap();
     });
 }
@@ -529,7 +595,7 @@ impl Flag {
 
 fn explore(test: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(SWITCHES);
+    model.preemption_bound.get_or_insert(SWITCHES);
     model.check(test);
 }
 

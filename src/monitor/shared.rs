@@ -1,12 +1,10 @@
 //! What handles and the driver share: the view that readers see, and the inbox in which they leave word.
 
 use std::{
-    sync::{Arc, OnceLock, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     task::{Context, Waker},
     time::Duration,
 };
-
-use tokio::sync::watch;
 
 use super::{
     clock::{Clock, wall_time},
@@ -17,7 +15,7 @@ use crate::{
     AuthStatus, Generation, RefreshPolicy, StatusEvent, StopReason, Stopped, TokenSource,
     machine::{Objection, Outlook, Run},
     schedule::Budget,
-    sync::{ArcSwap, AtomicU8, AtomicU32, Guard, Handle, Mutex, MutexGuard, Notify},
+    sync::{ArcSwap, AtomicU8, AtomicU32, Guard, Handle, Mutex, MutexGuard, Notify, OnceLock, watch},
 };
 
 pub(crate) struct Shared {
@@ -253,10 +251,10 @@ impl Shared {
         Delivery::go_to_work(self, runtime);
     }
 
-    /// Never waits. Without a runtime to deliver on, the news is kept for the next that comes with one.
+    /// Never waits, and leaves it to the caller to wake who waits for news, for a waker may be anybody's code, and the lock is
+    /// held here. Without a runtime to deliver on, the news is kept for the next that comes with one.
     fn tell(self: &Arc<Self>, news: StatusEvent) {
         self.delivery.post(news);
-        self.turned.notify_waiters();
         if let Some(runtime) = self.runtime.get().cloned().or_else(|| Handle::try_current().ok()) {
             self.deliver_on(&runtime);
         }
@@ -361,7 +359,6 @@ impl Shared {
             return false;
         }
         self.gate.store(run.map_or(CLOSED, Run::number), Ordering::Release);
-        let mut turned = false;
         let old = self.view.load_full();
         let news = (news || old.unsaved != view.unsaved).then(|| {
             let now = self.clock.now();
@@ -373,8 +370,8 @@ impl Shared {
             }
             news
         });
+        let turned = news.is_some() || view.turns(&old);
         if !view.is_same(&old) {
-            turned = view.turns(&old);
             self.show(view, &inbox);
         }
         if let Some(news) = news {

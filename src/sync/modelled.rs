@@ -10,15 +10,83 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use loom::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicU8, AtomicU32},
-};
+pub(crate) use loom::sync::{Mutex, MutexGuard};
 use loom::{
     future::block_on,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{self, Ordering},
     thread,
 };
+
+/// Loom remembers only the last look at an atomic, and so would not try a change before each of the looks that came before it.
+/// Here every access takes a turn first, which loom does not forget; relaxed, so that it tells nobody anything.
+macro_rules! atomic {
+    ($name:ident, $number:ty) => {
+        pub(crate) struct $name {
+            turns: atomic::AtomicUsize,
+            value: atomic::$name,
+        }
+
+        #[allow(dead_code, reason = "not each of them needs all")]
+        impl $name {
+            pub(crate) fn new(value: $number) -> Self {
+                Self { turns: atomic::AtomicUsize::new(0), value: atomic::$name::new(value) }
+            }
+
+            pub(crate) fn load(&self, order: Ordering) -> $number {
+                self.in_turn().load(order)
+            }
+
+            pub(crate) fn store(&self, value: $number, order: Ordering) {
+                self.in_turn().store(value, order);
+            }
+
+            pub(crate) fn fetch_add(&self, by: $number, order: Ordering) -> $number {
+                self.in_turn().fetch_add(by, order)
+            }
+
+            pub(crate) fn fetch_update(
+                &self,
+                changed: Ordering,
+                unchanged: Ordering,
+                change: impl FnMut($number) -> Option<$number>,
+            ) -> Result<$number, $number> {
+                self.in_turn().fetch_update(changed, unchanged, change)
+            }
+
+            fn in_turn(&self) -> &atomic::$name {
+                self.turns.fetch_add(1, Ordering::Relaxed);
+                &self.value
+            }
+        }
+    };
+}
+
+atomic!(AtomicU8, u8);
+atomic!(AtomicU32, u32);
+atomic!(AtomicUsize, usize);
+
+/// Set once, in one go: whoever comes second finds what the first has set.
+pub(crate) struct OnceLock<T> {
+    turns: atomic::AtomicUsize,
+    value: std::sync::OnceLock<T>,
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self { turns: atomic::AtomicUsize::new(0), value: std::sync::OnceLock::new() }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.turns.fetch_add(1, Ordering::AcqRel);
+        self.value.get()
+    }
+
+    pub(crate) fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
+        let value = init();
+        self.turns.fetch_add(1, Ordering::AcqRel);
+        self.value.get_or_init(|| value)
+    }
+}
 
 /// An atomic pointer: `store` releases, `load` acquires, and a reader whom nothing else tells may find an older value.
 ///
@@ -50,7 +118,7 @@ impl<T> ArcSwap<T> {
             stored.push(value);
             stored.len() - 1
         };
-        self.current.swap(next, Ordering::AcqRel);
+        self.current.store(next, Ordering::Release);
     }
 }
 
@@ -85,6 +153,36 @@ impl Notify {
         }
         waiting.push(context.waker().clone());
         Poll::Pending
+    }
+}
+
+/// The value under a lock; who waits for a change is not modelled.
+pub(crate) mod watch {
+    use super::{Arc, Mutex, MutexGuard, PoisonError};
+
+    pub(crate) struct Sender<T>(Arc<Mutex<T>>);
+
+    #[derive(Debug)]
+    pub struct Receiver<T>(Arc<Mutex<T>>);
+
+    impl<T> Sender<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(Arc::new(Mutex::new(value)))
+        }
+
+        pub(crate) fn subscribe(&self) -> Receiver<T> {
+            Receiver(Arc::clone(&self.0))
+        }
+
+        pub(crate) fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) {
+            modify(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    impl<T> Receiver<T> {
+        pub(crate) fn borrow(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
     }
 }
 
