@@ -26,7 +26,8 @@ use crate::{
 pub(crate) mod clock;
 mod delivery;
 mod driver;
-#[cfg(all(test, steadfast_loom))]
+#[cfg(test)]
+#[cfg(steadfast_loom)]
 mod interleavings;
 pub(crate) mod rejection;
 mod shared;

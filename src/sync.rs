@@ -20,7 +20,9 @@ mod real {
 #[cfg(not(all(test, steadfast_loom)))]
 pub(crate) use real::*;
 
-#[cfg(all(test, steadfast_loom))]
+// Not `all(..)`, in which clippy does not find the test.
+#[cfg(test)]
+#[cfg(steadfast_loom)]
 mod modelled;
 
 #[cfg(all(test, steadfast_loom))]
