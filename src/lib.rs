@@ -113,6 +113,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod sync;
+
 mod token;
 pub use token::{AccessToken, Generation, IssuedToken, Lifetime};
 

@@ -9,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle as Runtime, sync::watch, time::timeout};
-
 use self::{
     clock::Clock,
     delivery::Delivery,
@@ -19,13 +17,18 @@ use self::{
 };
 use crate::{
     AccessToken, AuthError, AuthStatus, Challenge, Generation, IssueError, PolicyError, RefreshPolicy, RetryCause,
-    Snapshot, StatusSink, StopReason, Stopped, TokenSource, TracingSink, UnauthenticatedReason, classify::Classifier,
+    Snapshot, StatusSink, StopReason, Stopped, TokenSource, TracingSink, UnauthenticatedReason,
+    classify::Classifier,
     machine::Outlook,
+    sync::{Handle as Runtime, timeout, watch},
 };
 
 pub(crate) mod clock;
 mod delivery;
 mod driver;
+#[cfg(test)]
+#[cfg(steadfast_loom)]
+mod interleavings;
 pub(crate) mod rejection;
 mod shared;
 mod view;
@@ -165,8 +168,10 @@ impl MonitoredTokenSource {
                 Rejection::PassThrough
             }
             Action::Mark { objection, withdraw, claims, answer } => {
-                if token.is_some_and(|token| token.refuse(withdraw)) || claims.is_some() {
-                    shared.ask(|inbox| inbox.hear(Word::Rejected { generation, objection, claims }));
+                let wants_claims = claims.is_some();
+                if wants_claims || token.is_some_and(|token| !token.is_refused_already(withdraw)) {
+                    let mark = || token.is_some_and(|token| token.refuse(withdraw)) || wants_claims;
+                    shared.hear(mark, Word::Rejected { generation, objection, claims });
                 }
                 answer
             }
@@ -180,9 +185,8 @@ impl MonitoredTokenSource {
         if let Some(token) = &view.token
             && token.generation() == generation
             && !token.is_accepted()
-            && token.accept()
         {
-            shared.ask(|inbox| inbox.hear(Word::Accepted(generation)));
+            shared.hear(|| token.accept(), Word::Accepted(generation));
         }
     }
 

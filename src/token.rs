@@ -3,15 +3,14 @@
 use std::{
     fmt,
     num::NonZeroU64,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::sync::AtomicU8;
 
 /// A number that grows with each token of one handle, across runs.
 ///
@@ -292,16 +291,25 @@ impl AccessToken {
         self.change(|standing| (standing | ACCEPTED | PROVEN) & !REFUSED)
     }
 
+    /// Whether [`refuse`](Self::refuse) would change nothing.
+    pub(crate) fn is_refused_already(&self, withdraw: bool) -> bool {
+        let standing = self.0.standing.load(Ordering::Acquire);
+        refused(standing, withdraw) == standing
+    }
+
     /// `true` for the one caller who is the first to say so.
     pub(crate) fn refuse(&self, withdraw: bool) -> bool {
-        let marks = if withdraw { REFUSED | WITHDRAWN } else { REFUSED };
-        self.change(|standing| (standing | marks) & !ACCEPTED)
+        self.change(|standing| refused(standing, withdraw))
     }
 
     fn change(&self, change: impl Fn(u8) -> u8) -> bool {
         let changed = |standing| Some(change(standing)).filter(|new| *new != standing);
         self.0.standing.fetch_update(Ordering::AcqRel, Ordering::Acquire, changed).is_ok()
     }
+}
+
+const fn refused(standing: u8, withdraw: bool) -> u8 {
+    (standing | if withdraw { REFUSED | WITHDRAWN } else { REFUSED }) & !ACCEPTED
 }
 
 impl fmt::Debug for AccessToken {

@@ -1,13 +1,15 @@
 //! Ordered delivery to the sink: one event at a time, the newest wins, and nothing the sink does reaches a token.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::Notify, time::timeout};
-
-use crate::{AuthStatus, BoxError, StatusEvent, StatusSink, schedule::Doubling};
+use crate::{
+    AuthStatus, BoxError, StatusEvent, StatusSink,
+    schedule::Doubling,
+    sync::{Handle, Mutex, MutexGuard, Notify, spawn, timeout},
+};
 
 /// What is to be delivered, and to whom.
 pub(crate) struct Delivery {
@@ -143,7 +145,7 @@ impl<O: Delivers> AtWork<O> {
     /// One call of the sink, in a task of its own: its panic ends there, and its time is up after [`CALL_LIMIT`].
     async fn tell(&self, event: Arc<StatusEvent>) -> Result<(), SinkFailure> {
         let sink = Arc::clone(&self.owner.delivery().sink);
-        let mut call = tokio::spawn(async move { sink.set_status(&event).await });
+        let mut call = spawn(async move { sink.set_status(&event).await });
         match timeout(CALL_LIMIT, &mut call).await {
             Ok(Ok(taken)) => taken.map_err(SinkFailure::Refused),
             Ok(Err(_)) => Err(SinkFailure::Panicked),

@@ -1,18 +1,9 @@
 //! What handles and the driver share: the view that readers see, and the inbox in which they leave word.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU8, AtomicU32, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     task::{Context, Waker},
     time::Duration,
-};
-
-use arc_swap::ArcSwap;
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
 };
 
 use super::{
@@ -24,6 +15,7 @@ use crate::{
     AuthStatus, Generation, RefreshPolicy, StatusEvent, StopReason, Stopped, TokenSource,
     machine::{Objection, Outlook, Run},
     schedule::Budget,
+    sync::{ArcSwap, AtomicU8, AtomicU32, Guard, Handle, Mutex, MutexGuard, Notify, OnceLock, watch},
 };
 
 pub(crate) struct Shared {
@@ -76,7 +68,7 @@ pub(crate) enum Word {
 }
 
 impl Inbox {
-    pub(crate) fn hear(&mut self, word: Word) {
+    fn hear(&mut self, word: Word) {
         let words = &mut self.letters().words;
         // Many requests are refused with one word; repeating it must not push out another.
         if words.last() == Some(&word) {
@@ -140,7 +132,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn view(&self) -> arc_swap::Guard<Arc<View>> {
+    pub(crate) fn view(&self) -> Guard<Arc<View>> {
         self.view.load()
     }
 
@@ -148,6 +140,19 @@ impl Shared {
     pub(crate) fn ask(&self, leave_word: impl FnOnce(&mut Inbox)) {
         let mut inbox = self.inbox();
         leave_word(&mut inbox);
+        let driver = inbox.ring();
+        drop(inbox);
+        wake(driver);
+    }
+
+    /// Leaves word of a token, if `mark` says that it is the first. Under the lock, for the words have to lie in the order in
+    /// which the token was marked: where the driver hears the older one last, the newer is never told again.
+    pub(crate) fn hear(&self, mark: impl FnOnce() -> bool, word: Word) {
+        let mut inbox = self.inbox();
+        if !mark() {
+            return;
+        }
+        inbox.hear(word);
         let driver = inbox.ring();
         drop(inbox);
         wake(driver);
@@ -274,10 +279,10 @@ impl Shared {
         Delivery::go_to_work(self, runtime);
     }
 
-    /// Never waits. Without a runtime to deliver on, the news is kept for the next that comes with one.
+    /// Never waits, and leaves it to the caller to wake who waits for news, for a waker may be anybody's code, and the lock is
+    /// held here. Without a runtime to deliver on, the news is kept for the next that comes with one.
     fn tell(self: &Arc<Self>, news: StatusEvent) {
         self.delivery.post(news);
-        self.turned.notify_waiters();
         if let Some(runtime) = self.runtime.get().cloned().or_else(|| Handle::try_current().ok()) {
             self.deliver_on(&runtime);
         }
@@ -383,7 +388,6 @@ impl Shared {
             return false;
         }
         self.gate.store(run.map_or(CLOSED, Run::number), Ordering::Release);
-        let mut turned = false;
         let old = self.view.load_full();
         let news = (news || old.unsaved != view.unsaved).then(|| {
             let now = self.clock.now();
@@ -395,8 +399,8 @@ impl Shared {
             }
             news
         });
+        let turned = news.is_some() || view.turns(&old);
         if !view.is_same(&old) {
-            turned = view.turns(&old);
             self.show(view, &inbox);
         }
         if let Some(news) = news {

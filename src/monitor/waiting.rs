@@ -7,10 +7,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, time::timeout};
-
 use super::shared::Shared;
-use crate::{AccessToken, AuthError, Generation, error::Failure, machine::Outlook};
+use crate::{
+    AccessToken, AuthError, Generation,
+    error::Failure,
+    machine::Outlook,
+    sync::{Handle, timeout},
+};
 
 /// What [`token`](crate::MonitoredTokenSource::token) returns, to be awaited.
 ///
@@ -95,6 +98,8 @@ impl Shared {
 
     /// The answer, unless it pays to wait. `seen` is how many attempts had ended when the caller came.
     fn answer(&self, after: Option<Generation>, seen: Option<u32>) -> Option<Result<AccessToken, AuthError>> {
+        // Before the look at the view: what was read by then has been shown by then.
+        let is_unread = after.is_some() && self.is_unread();
         let view = self.view();
         let newer = |token: &&AccessToken| after.is_none_or(|after| token.generation() > after);
         if let Some(token) = view.servable(self.clock.time()).filter(newer) {
@@ -108,7 +113,7 @@ impl Shared {
                 (Outlook::InFlight, _) => true,
                 (Outlook::From(start), None) => near(start.remaining(now)) && self.demand(),
                 (Outlook::From(_), Some(_)) => {
-                    self.is_unread() || view.next_attempt.is_some_and(|next| near(next.remaining(now)))
+                    is_unread || view.next_attempt.is_some_and(|next| near(next.remaining(now)))
                 }
                 (Outlook::FailFast(start), _) => {
                     if after.is_none() && start.is_some_and(|start| start.passed(now)) {
