@@ -297,6 +297,13 @@ fn a_description_is_cleaned_before_it_is_cut() {
 }
 
 #[test]
+fn a_token_that_came_with_a_useless_answer_is_not_repeated() {
+    let body =
+        r#"{"access_token":"at-1","token_type":"hologram","refresh_token":"rt-2","message":"take at-1 and rt-2"}"#;
+    assert_eq!(refused(200, body).description.unwrap(), "take [redacted] and [redacted]");
+}
+
+#[test]
 fn a_secret_in_the_place_of_the_code_is_no_code() {
     let refusal = refused(400, r#"{"error":"rt-secret"}"#);
     assert_eq!((refusal.rule, refusal.code), ("no-code", None));
