@@ -246,6 +246,12 @@ fn scopes_come_in_three_spellings() {
 }
 
 #[test]
+fn no_more_than_1024_scopes_are_kept() {
+    let body = format!(r#"{{"access_token":"at","scope":"{}"}}"#, "a ".repeat(100_000));
+    assert_eq!(issued(200, &body).granted_scopes().len(), 1024);
+}
+
+#[test]
 fn a_form_that_says_it_is_one_is_a_success() {
     let body = "access_token=a%2Bt&token_type=bearer&scope=repo%2Cuser&expires_in=3600&refresh_token=rt-2";
     let judged = judge(&answer(200, "Application/X-WWW-Form-Urlencoded; charset=utf-8", body), &asked());
