@@ -46,6 +46,7 @@ fn what_was_read_reads_the_same_when_it_is_written_again(record: &Record) {
     let again = Record::from_json(text.expose_secret()).unwrap();
     assert_eq!(again.to_json().expose_secret(), text.expose_secret());
     assert_eq!((again.revision(), again.identity()), (record.revision(), record.identity()));
+    assert!(record.revision().get() > 0);
     assert!(record.replaces().is_none_or(|replaced| replaced < record.revision()));
 }
 
