@@ -61,7 +61,7 @@ async fn a_hostile_token_endpoint_is_a_bounded_typed_failure() {
         assert!(begun.elapsed() <= ATTEMPT, "{name}: {:?}", begun.elapsed());
         log.is_clean(name);
         tokens.shutdown().await;
-        server.is_let_go().await;
+        server.until_let_go().await;
     }
     println!("{report}");
 }
@@ -103,7 +103,7 @@ async fn a_hostile_api_gets_one_refresh_for_a_refusal_and_the_caller_gets_what_t
         log.is_clean(name);
         assert!(idp.log().iter().all(|call| call.parameter("claims").is_none()), "{name}: claims were passed on");
         tokens.shutdown().await;
-        server.is_let_go().await;
+        server.until_let_go().await;
     }
     println!("{report}");
 }
@@ -404,7 +404,7 @@ impl Server {
     }
 
     /// Nobody listens to it any more.
-    async fn is_let_go(self) {
+    async fn until_let_go(self) {
         self.listening.abort();
         // What it said is freed, or it would be missing from the next count.
         assert!(self.listening.await.unwrap_err().is_cancelled());

@@ -1,5 +1,10 @@
 //! Types of other crates in this one's public interface, against the list in the crate's documentation.
-#![allow(clippy::unwrap_used, reason = "a helper of a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test fails by panicking"
+)]
 
 mod support;
 

@@ -1,5 +1,10 @@
 //! What this crate brings into a host's build: from where, under which licences, and how little it can be.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test fails by panicking"
+)]
 
 use std::{
     collections::{BTreeSet, HashSet},
