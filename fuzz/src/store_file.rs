@@ -35,9 +35,12 @@ fn no_secret_is_printed(record: &Record) {
     let refresh_token = grant.refresh_token().map(ExposeSecret::expose_secret);
     let text = record.to_json();
     for secret in access_token.into_iter().chain(refresh_token) {
+        let text = text.expose_secret();
         // What stands in the record once is nothing but the secret.
-        let once = text.expose_secret().matches(secret).count() == 1;
-        assert!(secret.len() < TELLING || !once || !shown.contains(secret), "{shown}");
+        if text.matches(secret).count() == 1 {
+            let other = Record::from_json(&text.replace(secret, &"x".repeat(secret.len()))).unwrap();
+            assert_eq!(format!("{other:?} {other:#?} {:?}", other.to_json()), shown, "the secret is shown");
+        }
     }
 }
 
@@ -89,5 +92,4 @@ fn write_private(path: &Path, data: &[u8]) {
     std::io::Write::write_all(&mut file, data).unwrap();
 }
 
-const TELLING: usize = 8;
 const LONGER_THAN_OUR_OWN: usize = 14;
