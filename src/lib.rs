@@ -110,6 +110,33 @@
 //!
 //! Without default features the monitor, the layer, the classifier and health remain, for hosts with token sources of their
 //! own.
+//!
+//! # What it brings along
+//!
+//! Without features: `arc-swap`, `async-trait`, `base64`, `bytes`, `fastrand`, `http`, `http-body`, `httpdate`, `humantime`,
+//! `pin-project-lite`, `secrecy`, `thiserror`, `tokio`, `tower-layer`, `tower-service`, `tracing`.
+//!
+//! With `oauth2` besides: `oauth2`, `serde`, `serde_json`, `sha2`, `url`.
+//!
+//! The other features each bring the crate they are named after.
+//!
+//! # Types of other crates
+//!
+//! These are part of this crate's public interface: a new major version of theirs is a new major version of this one.
+//!
+//! | crate | version | types and traits |
+//! |---|---|---|
+//! | `http` | 1 | `Extensions`, `HeaderMap`, `HeaderName`, `HeaderValue`, `Method`, `Request`, `Response`, `StatusCode`, `Uri` |
+//! | `http_body` | 1 | `Body`, which a service's bodies implement |
+//! | `redis` | 1 | `ConnectionManager` |
+//! | `reqwest` | 0.13 | `ClientBuilder`, `Request`, `Response` |
+//! | `reqwest_middleware` | 0.5 | `Middleware`, `Next`, `Result` |
+//! | `secrecy` | 0.10 | `SecretString` |
+//! | `serde` | 1 | `Deserialize`, `Deserializer`, `Serialize`, `Serializer`, on what a store keeps in the clear |
+//! | `serde_json` | 1 | `Value`, `json`, in the testing kit |
+//! | `tokio` | 1 | `Receiver` of a watch channel, `Sender` of an mpsc one |
+//! | `tower_layer` | 0.3 | `Layer` |
+//! | `tower_service` | 0.3 | `Service` |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -123,7 +123,19 @@ impl RefreshPolicy {
         Self::from_vars(prefix, |name| env::var_os(name))
     }
 
-    fn from_vars(prefix: &str, var: impl Fn(&str) -> Option<OsString>) -> Result<Self, PolicyError> {
+    /// As [`from_env`](Self::from_env), for variables that are kept elsewhere: in a configuration file, or in a test.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use steadfast::RefreshPolicy;
+    ///
+    /// let policy = RefreshPolicy::from_vars("GW", |name| (name == "GW_TOKEN_CALLER_WAIT").then(|| "3s".into()));
+    /// assert_eq!(policy.unwrap().caller_wait, Duration::from_secs(3));
+    /// ```
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env).
+    pub fn from_vars(prefix: &str, var: impl Fn(&str) -> Option<OsString>) -> Result<Self, PolicyError> {
         let mut policy = Self::DEFAULT;
         let read = |name: &str| {
             let name = format!("{prefix}_{name}");
@@ -139,8 +151,8 @@ impl RefreshPolicy {
             ("TOKEN_CALLER_WAIT", &mut policy.caller_wait),
         ] {
             if let Some((name, value)) = read(name) {
-                *field = humantime::parse_duration(value.trim())
-                    .map_err(|_| PolicyError::variable(name, &value, "a duration like 10s or 1m30s"))?;
+                *field = duration(value.trim())
+                    .ok_or_else(|| PolicyError::variable(name, &value, "a duration like 10s or 1m30s"))?;
             }
         }
         if let Some((name, value)) = read("TOKEN_REFRESH_MAX_TRIES") {
@@ -272,6 +284,25 @@ impl PolicyError {
     }
 }
 
+/// Unit by unit, because humantime's own sum can panic (its issue 66).
+fn duration(text: &str) -> Option<Duration> {
+    let (mut sum, mut rest) = (Duration::ZERO, text);
+    loop {
+        let unit = rest.find(char::is_alphabetic).unwrap_or(rest.len());
+        let (number, from_unit) = rest.split_at(unit);
+        if from_unit.is_empty() && number.len() < text.len() {
+            return None;
+        }
+        let end = from_unit.find(|next: char| !next.is_alphabetic()).unwrap_or(from_unit.len());
+        let (part, next) = rest.split_at(number.len() + end);
+        sum = sum.checked_add(humantime::parse_duration(part).ok()?)?;
+        rest = next.trim_start();
+        if rest.is_empty() {
+            return Some(sum);
+        }
+    }
+}
+
 const SHORTEST_TICK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -385,6 +416,29 @@ mod tests {
         }
         let unsound = RefreshPolicy::from_vars("GW", |name| name.ends_with("MAX_ELAPSED").then(|| "1s".into()));
         assert!(matches!(unsound, Err(PolicyError::OutOfOrder { .. })));
+    }
+
+    #[test]
+    fn a_duration_is_the_sum_of_its_units_or_none_where_that_is_too_long() {
+        let secs = |secs| Some(Duration::from_secs(secs));
+        for (text, sum) in [
+            ("10s", secs(10)),
+            ("1m30s", secs(90)),
+            ("1h 2 min  3s", secs(3723)),
+            ("1.5m", secs(90)),
+            ("0", secs(0)),
+            ("18446744073709551615s", secs(u64::MAX)),
+            ("18446744073709551615s 1000000000ns", None),
+            ("18446744073709551615s 999999999ns 1ns", None),
+            ("1m 0", None),
+            ("30", None),
+            ("s", None),
+            ("1m,30s", None),
+            ("-1s", None),
+            ("", None),
+        ] {
+            assert_eq!(duration(text), sum, "{text:?}");
+        }
     }
 
     #[test]

@@ -259,25 +259,6 @@ async fn dropping_the_attempt_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn a_body_without_end_is_read_to_the_limit_only() {
-    let (address, server) = serve_with(|mut stream: TcpStream| async move {
-        read_request(&mut stream).await;
-        stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\r\n").await.unwrap();
-        for _ in 0..64 {
-            if stream.write_all(&[b' '; 1024 * 1024]).await.is_err() {
-                return "the client hung up";
-            }
-        }
-        "the client read 64 MiB"
-    })
-    .await;
-    let error = failure(refresh_at(address)).await;
-    assert_eq!((error.verdict(), error.rule()), (&Verdict::Transient, "no-code"));
-    assert_eq!(facts(&error).status().unwrap(), 400);
-    assert_eq!(server.await.unwrap(), "the client hung up");
-}
-
-#[tokio::test]
 async fn a_content_length_is_not_believed() {
     let (address, _) = serve("HTTP/1.1 200 OK\r\ncontent-length: 9223372036854775807\r\n\r\n{}".into()).await;
     assert_eq!(failure(refresh_at(address)).await.delivery(), Delivery::Unknown);

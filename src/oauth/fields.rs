@@ -57,7 +57,8 @@ impl Fields {
         }
     }
 
-    /// The granted scopes: parted by blanks (RFC 6749 §3.3), by commas (GitHub), or as an array (Twitch).
+    /// The granted scopes: parted by blanks (RFC 6749 §3.3), by commas (GitHub), or as an array (Twitch). They are kept for
+    /// as long as the token is, so not without end.
     pub(super) fn scopes(&self) -> Vec<String> {
         let parts = match self.get("scope") {
             Some(Value::String(text)) => vec![text.as_str()],
@@ -68,6 +69,7 @@ impl Fields {
             .into_iter()
             .flat_map(|part| part.split([' ', ',']))
             .filter(|scope| !scope.is_empty())
+            .take(MAX_SCOPES)
             .map(str::to_owned)
             .collect()
     }
@@ -83,3 +85,6 @@ fn is_form(answer: &http::Response<Vec<u8>>, text: &str) -> bool {
     });
     is_declared || text.starts_with("error=")
 }
+
+/// Far more than any server knows.
+const MAX_SCOPES: usize = 1024;

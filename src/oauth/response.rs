@@ -201,8 +201,13 @@ fn says_that_it_passes(fields: &Fields) -> bool {
 
 fn describe(fields: &Fields, secrets: &Secrets) -> Option<String> {
     let description = descriptions(fields).next()?;
+    let mut secrets = secrets.clone();
+    // Of an answer that is of no use the tokens may be good all the same.
+    for token in TOKEN_KEYS.iter().filter_map(|key| fields.token(key)) {
+        secrets.add(token.expose_secret());
+    }
     // Redacted before it is cut, or half a secret would stay at the end.
-    Some(printable(&secrets.redact(description), DESCRIPTION))
+    Some(printable(&secrets.redact(description, DESCRIPTION + 1), DESCRIPTION))
 }
 
 fn descriptions(fields: &Fields) -> impl Iterator<Item = &str> {
@@ -276,6 +281,9 @@ const AMBIGUOUS: &[&str] = &["invalid_request", "access_denied"];
 
 /// Where a code may stand if `error` holds none.
 const CODE_KEYS: &[&str] = &["errorCode", "error_code", "status", "code"];
+
+/// Where tokens stand (RFC 6749 §5.1, OpenID Connect Core §3.1.3.3).
+const TOKEN_KEYS: &[&str] = &["access_token", "refresh_token", "id_token"];
 
 /// Where a server explains itself; `error_description` is the standard's (RFC 6749 §5.2).
 const DESCRIPTION_KEYS: &[&str] = &["error_description", "errorSummary", "error_hint", "message", "msg"];

@@ -247,6 +247,12 @@ fn scopes_come_in_three_spellings() {
 }
 
 #[test]
+fn no_more_than_1024_scopes_are_kept() {
+    let body = format!(r#"{{"access_token":"at","scope":"{}"}}"#, "a ".repeat(100_000));
+    assert_eq!(issued(200, &body).granted_scopes().len(), 1024);
+}
+
+#[test]
 fn a_form_that_says_it_is_one_is_a_success() {
     let body = "access_token=a%2Bt&token_type=bearer&scope=repo%2Cuser&expires_in=3600&refresh_token=rt-2";
     let judged = judge(&answer(200, "Application/X-WWW-Form-Urlencoded; charset=utf-8", body), &asked());
@@ -295,6 +301,13 @@ fn a_description_is_cleaned_before_it_is_cut() {
     let description =
         refused(400, &format!(r#"{{"error":"e","error_description":"{escapes}x"}}"#)).description.unwrap();
     assert!(description.chars().count() <= 256);
+}
+
+#[test]
+fn a_token_that_came_with_a_useless_answer_is_not_repeated() {
+    let body =
+        r#"{"access_token":"at-1","token_type":"hologram","refresh_token":"rt-2","message":"take at-1 and rt-2"}"#;
+    assert_eq!(refused(200, body).description.unwrap(), "take [redacted] and [redacted]");
 }
 
 #[test]

@@ -1,10 +1,14 @@
-//! What holds of every text, for the fuzzer and for the replay of what it found.
+//! A text that an error prints.
 
 use std::{fmt, io};
 
 use steadfast::classify::{Class, Classifier, Evidence};
 
-pub(crate) fn whatever_is_read_stands_there(text: &str) {
+pub fn holds(data: &[u8]) {
+    whatever_is_read_stands_there(&String::from_utf8_lossy(data));
+}
+
+pub fn whatever_is_read_stands_there(text: &str) {
     let read = Classifier::standard().classify_text(text);
     let small = text.to_ascii_lowercase();
 
