@@ -225,6 +225,7 @@ impl AccessToken {
 
     /// The value of the `Authorization` header (RFC 6750 §2.1), built once for the token and marked sensitive.
     #[must_use]
+    #[inline]
     pub fn authorization(&self) -> HeaderValue {
         self.0.authorization.clone()
     }
