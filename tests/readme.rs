@@ -5,6 +5,14 @@ use std::time::Duration;
 use steadfast::{ForcedRefreshes, RefreshPolicy};
 
 const README: &str = include_str!("../README.md");
+const BENCHES: [&str; 6] = [
+    include_str!("../benches/figures/token.rs"),
+    include_str!("../benches/figures/layer.rs"),
+    include_str!("../benches/figures/classify.rs"),
+    include_str!("../benches/figures/herd.rs"),
+    include_str!("../benches/figures/outage.rs"),
+    include_str!("../benches/figures/idle.rs"),
+];
 const MANIFEST: &str = include_str!("../Cargo.toml");
 
 #[test]
@@ -70,6 +78,28 @@ fn the_readme_names_every_environment_variable() {
 fn the_readme_begins_with_the_two_commands_that_prove_it() {
     let top: String = README.lines().take(20).collect::<Vec<_>>().join("\n");
     assert!(top.contains("cargo run --example outage") && top.contains("cargo test"));
+}
+
+#[test]
+fn each_figure_of_the_readme_is_printed_by_the_command_beside_it() {
+    let (_, figures) = README.split_once("\n## Figures\n").unwrap();
+    let (figures, _) = figures.split_once("\n## ").unwrap();
+    assert!(figures.contains("`cargo bench --bench figures` prints the table"));
+    let benches: String = BENCHES.concat().split_whitespace().collect();
+    let rows = figures.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what"));
+    let mut count = 0;
+    for row in rows {
+        let what = row.split(" | ").next().unwrap().trim_start_matches("| ");
+        // Its floor, and what the bench fills in, stand elsewhere in the source.
+        let name = what.split(" (").next().unwrap();
+        let is_printed = name
+            .split(|sign: char| sign.is_ascii_digit())
+            .map(|part| part.split_whitespace().collect::<String>())
+            .all(|part| benches.contains(&part));
+        assert!(is_printed || name == "one parked in a `TokenRegistry`", "no bench prints {name:?}");
+        count += 1;
+    }
+    assert!(count > 15, "{count} rows");
 }
 
 /// As people write it: `90s` is `1m 30s` without the blank, a day is `24h`.
