@@ -95,6 +95,10 @@
 //! expired or definitely rejected token is never served; after a failure callers fail fast until the next permitted attempt;
 //! the refresh window is at most half the lifetime; a verdict is final until a nudge or new credentials.
 //!
+//! # Security
+//!
+//! The threat model, what is promised, each with the test that proves it, and what is not: [`security`].
+//!
 //! # Features
 //!
 //! | feature | default | what it adds |
@@ -202,6 +206,9 @@ pub mod testing;
 
 /// An error of any type, as hosts and their libraries pass them on.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+#[doc = include_str!("security.md")]
+pub mod security {}
 
 /// The README's snippets are compiled and run with the documentation's.
 #[cfg(all(doctest, feature = "oauth2", feature = "reqwest", feature = "testing"))]

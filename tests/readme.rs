@@ -102,6 +102,32 @@ fn each_figure_of_the_readme_is_printed_by_the_command_beside_it() {
     assert!(count > 15, "{count} rows");
 }
 
+#[test]
+fn each_test_that_the_security_page_names_is_there() {
+    let page = include_str!("../src/security.md");
+    let names: Vec<&str> = page.split('`').skip(1).step_by(2).collect();
+    let is_code = |name: &&str| !name.contains(['(', '#', ':']) && !["tests/", "src/"].contains(name);
+    let is_file = |name: &&str| name.contains('/') || name.ends_with(".rs");
+    let (files, tests): (Vec<&str>, Vec<&str>) = names.into_iter().filter(is_code).partition(is_file);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    for file in &files {
+        let path = if file.starts_with("src/") { root.join(file) } else { root.join("tests").join(file) };
+        if path.is_dir() {
+            for entry in std::fs::read_dir(path).unwrap() {
+                sources += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            }
+        } else {
+            sources += &std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+        }
+    }
+    let sentences: Vec<_> = tests.into_iter().filter(|name| name.matches('_').count() > 2).collect();
+    assert!(sentences.len() > 25, "{} tests", sentences.len());
+    for test in sentences {
+        assert!(sources.contains(&format!("fn {test}(")), "there is no test {test}");
+    }
+}
+
 /// As people write it: `90s` is `1m 30s` without the blank, a day is `24h`.
 fn shown(span: Duration) -> String {
     match span.as_secs() {
