@@ -100,7 +100,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -277,6 +277,7 @@ impl Builder {
             clock,
             memory: Arc::default(),
             handed: Mutex::default(),
+            is_store_silent: AtomicBool::new(false),
             counts: Counts::default(),
         }))
     }
@@ -299,6 +300,8 @@ struct Login {
     memory: Arc<tokio::sync::Mutex<Memory>>,
     /// The access token handed out last. Whoever asks again wants another.
     handed: Mutex<Option<SecretString>>,
+    /// The store has not answered when it was asked last.
+    is_store_silent: AtomicBool,
     counts: Counts,
 }
 

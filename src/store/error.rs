@@ -43,12 +43,15 @@ pub enum StoreError {
     LeaseLost,
     /// A login that this process has seen in the store is not there any more: somebody signed out, or the store lost its
     /// contents.
-    #[error("the stored login is gone: sign in again, or restore it if nobody signed out")]
+    #[error("the stored login is gone: restore it if nobody signed out, or sign in again")]
     Gone,
     /// The store was put back to an earlier state: what it holds is older than what this process has seen there, and its
     /// refresh token is spent.
     #[error("the stored login is older than one that was stored before: restore the newer one, or sign in again")]
     RolledBack,
+    /// The host wants to store a login that is known to be of no use any more.
+    #[error("this login is used up or rejected: sign in again, and build a new SharedLogin with the new refresh token")]
+    UsedUp,
 }
 
 impl StoreError {
@@ -76,6 +79,7 @@ impl StoreError {
             Self::LeaseLost => "store-lease-lost",
             Self::Gone => "store-login-gone",
             Self::RolledBack => "store-rolled-back",
+            Self::UsedUp => "login-used-up",
         }
     }
 }

@@ -115,6 +115,11 @@ impl Record {
         self.is_of_the_sign_in_of(other) && self.content.position().1 < other.content.position().1
     }
 
+    /// Whether both are the same state of the same sign-in.
+    pub(crate) fn is_the_state_of(&self, other: &Self) -> bool {
+        self.is_of_the_sign_in_of(other) && self.content.position().1 == other.content.position().1
+    }
+
     /// As JSON text; a secret as a whole.
     #[must_use]
     pub fn to_json(&self) -> SecretString {
@@ -261,6 +266,11 @@ impl StoredGrant {
     #[must_use]
     pub const fn refresh_token(&self) -> Option<&SecretString> {
         self.refresh_token.as_ref()
+    }
+
+    /// Whether nobody has exchanged it since, with a new refresh token or without.
+    pub(crate) fn is_unchanged_from(&self, earlier: &Self) -> bool {
+        self.turn == earlier.turn && self.fingerprint() == earlier.fingerprint()
     }
 
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
