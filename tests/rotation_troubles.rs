@@ -337,6 +337,20 @@ async fn a_process_that_has_just_started_sees_in_the_store_that_its_token_is_use
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_used_up_token_is_not_sent_though_the_login_that_came_after_it_is_dead() {
+    let shelf = Shelf::empty();
+    let login = login(&shelf);
+    shelf.strike(Step::Commit, Trouble::Hangs);
+    assert!(timeout(Duration::from_secs(1), attempt(&login)).await.is_err(), "nobody has seen a token");
+    shelf.mend();
+    sleep(Duration::from_secs(60)).await;
+    shelf.now(Trouble::Stale);
+    shelf.now(Trouble::Dead);
+    assert_eq!(word(&attempt(&login).await), "rejected");
+    assert!(shelf.sins().is_empty(), "{:?}", shelf.sins());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rejected_login_is_not_restored_and_the_words_say_so() {
     let shelf = Shelf::new();
     let login = login(&shelf);

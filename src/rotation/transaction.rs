@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Delivery, IssueError, IssueRequest, IssuedToken, OAuthCode, Verdict,
     schedule::{Doubling, Jitter, Validity},
-    store::{Content, Fingerprint, Revision, StoreError, StoredGrant},
+    store::{Content, Revision, StoreError, StoredGrant},
 };
 
 /// What a login is exchanged from: the newest pair, or the grant's own refresh token where there is none.
@@ -205,10 +205,11 @@ impl Login {
                 None => Next::Exchange(Basis { grant: grant.clone(), base }),
             }),
             Content::Tombstone(tombstone) => {
-                let ours = self.grant.refresh_token().as_ref().map(Fingerprint::of);
+                let begun = self.begin();
                 // A refresh token that this login did not begin with: the user has signed in again.
-                if ours.as_ref() != tombstone.origin() && self.handed().is_none() {
-                    return Ok(Next::Exchange(Basis { grant: self.begin(), base }));
+                let is_other = begun.fingerprint().as_ref() != tombstone.origin();
+                if is_other && self.handed().is_none() && !memory.is_used_up(&begun, None) {
+                    return Ok(Next::Exchange(Basis { grant: begun, base }));
                 }
                 let code = OAuthCode::new(tombstone.code());
                 let code = code.ok_or_else(|| StoreError::Corrupt("a tombstone without a code".into()))?;

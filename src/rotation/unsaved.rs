@@ -52,7 +52,7 @@ impl Login {
                     return Ok(());
                 }
                 Err(StoreError::Stale) => self.look(memory).await?,
-                Err(StoreError::LeaseLost) => memory.lease = None,
+                Err(StoreError::LeaseLost) => self.release(memory).await,
                 Err(error) => return Err(error),
             }
         }
@@ -135,7 +135,7 @@ impl Login {
         if let Some(lease) = &memory.lease
             && let Err(StoreError::LeaseLost) = self.timed(self.store.renew(lease, ttl)).await
         {
-            memory.lease = None;
+            self.release(memory).await;
         }
     }
 }

@@ -27,9 +27,10 @@ pub enum StoreError {
     /// What is stored was written by a later version of this library. It stays as it is.
     #[error("the stored login was written by a newer version of this library: update this program")]
     Newer,
-    /// Others can read what is stored, or it is not a file of its own (a symbolic link, a device).
+    /// Others can read what is stored, or it or its lock is not a file of its own (a symbolic link, a directory, a device).
     #[error(
-        "the stored login is not private: give it the mode 600 and no link, and sign in again if others may have read it"
+        "the stored login, or its lock, is not private: it has to be a file of the mode 600, no link and no directory; \
+         sign in again if others may have read it"
     )]
     NotPrivate,
     /// The stored login is of another account, another issuer or another client.

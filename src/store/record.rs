@@ -73,7 +73,7 @@ impl Record {
     #[must_use]
     pub fn after(replaced: Option<Revision>, content: Content) -> Self {
         let number = replaced.map_or(0, Revision::get).saturating_add(1);
-        Self { revision: Revision { number, mark: fastrand::u64(..) }, replaces: replaced, content }
+        Self { revision: Revision { number, mark: super::unique() }, replaces: replaced, content }
     }
 
     /// The revision it is stored under.
