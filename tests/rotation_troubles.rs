@@ -61,7 +61,7 @@ loose    load      token    busy     token    theirs   down     down     .      
 loose    renew     token    busy     token    theirs   down     down     .        replaced corrupt  gone     gone     token    older
 loose    exchange  token    unsaved  token    theirs   unknown  unknown  .        unsaved  unsaved  unsaved  unsaved  token    token
 loose    commit    token    busy     token    theirs   unsaved  unsaved  unsaved  replaced corrupt  gone     gone     token    older
-loose    release   token    token    token    token    token    token    .        token    token    token    token    token    token
+loose    release   token    busy     token    theirs   token    token    .        replaced corrupt  gone     gone     token    older
 refused  lease     rejected busy     rejected theirs   down     down     .        replaced corrupt  gone     gone     rejected older
 refused  load      rejected busy     busy     theirs   down     down     .        replaced corrupt  gone     gone     rejected older
 refused  renew     rejected busy     busy     busy     down     down     .        replaced corrupt  gone     busy     rejected older

@@ -121,6 +121,7 @@ async fn after_a_failover_that_keeps_connections_the_new_master_is_found() {
     let address = Forwarder::to(old.port).await;
     let store = RedisStore::open(&format!("redis://127.0.0.1:{}/", address.port), "alice").unwrap();
     commit_next(&store).await.unwrap();
+    old.tell(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]).unwrap();
     new.tell(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]).unwrap();
     eventually(async || {
         let is_copied = new.tell(&["DBSIZE"]).unwrap() == old.tell(&["DBSIZE"]).unwrap();
