@@ -483,6 +483,18 @@ async fn a_rejection_is_no_verdict_on_the_same_token_after_another_has_had_succe
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rejected_login_is_signed_in_again_with_its_own_token_where_the_server_thinks_better_of_it() {
+    let shelf = Shelf::empty();
+    let login = login(&shelf);
+    shelf.refuse_once();
+    assert_eq!(word(&attempt(&login).await), "rejected");
+    assert_eq!(shelf.stored(), "dead");
+    login.sign_in().await.unwrap();
+    assert_eq!(word(&attempt(&login).await), "token");
+    assert!(shelf.sins().is_empty(), "{:?}", shelf.sins());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_is_down_also_while_the_background_asks_it() {
     let (shelf, login) = unsaved().await;
     for step in STEPS {

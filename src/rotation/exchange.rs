@@ -8,10 +8,10 @@ use super::{
     Login,
     memory::Memory,
     transaction::{Basis, Next, TARGET, ttl},
-    trouble::{SIGN_IN, Trouble, condemns},
+    trouble::{SIGN_IN, Trouble},
 };
 use crate::{
-    Delivery, IssueError, IssueRequest, IssuedToken,
+    Delivery, IssueError, IssueRequest, IssuedToken, OAuthCode,
     oauth::Exchanged,
     store::{Content, Lease, StoreError, StoredGrant, StoredToken, Tombstone},
 };
@@ -108,6 +108,7 @@ impl Login {
         &self,
         memory: &mut Memory,
         from: &Basis,
+        code: &OAuthCode,
         error: IssueError,
         request: &IssueRequest,
     ) -> Result<(), Trouble> {
@@ -116,7 +117,6 @@ impl Login {
             Next::Exchange(now) if now.grant.is_unchanged_from(&from.grant) => now,
             Next::Exchange(_) | Next::Adopt(_) => return Ok(()),
         };
-        let Some(code) = condemns(&error) else { return Err(error.into()) };
         let before = memory.unsaved.clone();
         memory.owe(&now, Content::Tombstone(Tombstone::of(&now.grant, code)));
         match self.commit(memory, ttl(request)).await {

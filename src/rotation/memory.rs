@@ -84,8 +84,9 @@ impl Memory {
         let Some(token) = begun.fingerprint() else { return false };
         let record = Record::after(None, Content::Grant(begun.clone()));
         let newer = self.unsaved.as_ref().map(|unsaved| &unsaved.record).into_iter().chain(&self.known).chain(stored);
-        self.spent.contains(&token)
-            || newer.into_iter().any(|newer| record.is_before(newer) && refresh_token(newer).as_ref() != Some(&token))
+        // A tombstone is none the worse for it.
+        let has_gone_on = |newer| record.is_before(newer) && refresh_token(newer).is_some_and(|newer| newer != token);
+        self.spent.contains(&token) || newer.into_iter().any(has_gone_on)
     }
 
     /// What is stored now, and nothing is unsaved any more.

@@ -44,7 +44,7 @@ impl Login {
                 let outcome = self.transact(&mut memory, request, patience).await;
                 let (login, ttl) = (Arc::clone(self), ttl(request));
                 let ending = tokio::spawn(async move { login.end(memory, ttl).await });
-                // Nobody else's refresh token hangs on it, and a store that hangs may take its time for this as well.
+                // A grant that does without the store does not wait for it: one that hangs takes its time for this as well.
                 if needs_the_store {
                     let _ = ending.await;
                 }
@@ -102,11 +102,13 @@ impl Login {
             };
             match self.rotate(memory, &from, request).await {
                 Ok((grant, issued)) => return self.receive(memory, &from, grant, issued, request).await,
-                Err(Trouble::Issue(error)) if condemns(&error).is_some() && from.grant.refresh_token().is_some() => {
-                    self.condemn(memory, &from, error, request).await?;
+                Err(Trouble::Issue(error)) => {
+                    let code = from.grant.refresh_token().and(condemns(&error)).cloned();
+                    let Some(code) = code else { return Err(error.into()) };
+                    self.condemn(memory, &from, &code, error, request).await?;
                     tracing::debug!(target: TARGET, "rejected, but somebody has replaced the login: going on with theirs");
                 }
-                Err(trouble) => return Err(trouble),
+                Err(store) => return Err(store),
             }
         }
         Err(StoreError::Busy.into())

@@ -33,10 +33,8 @@ pub(super) fn failed(error: StoreError) -> IssueError {
 
 /// The code of a rejection that is about the refresh token.
 pub(super) fn condemns(error: &IssueError) -> Option<&OAuthCode> {
-    match error.verdict() {
-        Verdict::Rejected(code) => Some(code).filter(|code| oauth::condemns(code.as_str())),
-        _ => None,
-    }
+    let Verdict::Rejected(code) = error.verdict() else { return None };
+    oauth::condemns(code.as_str()).then_some(code)
 }
 
 /// Under an [`IssueError`]: the stored login is a tombstone.

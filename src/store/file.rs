@@ -171,6 +171,7 @@ impl Paths {
         let blank = io::copy(&mut io::repeat(b' ').take(room), &mut new);
         // Where directories cannot be flushed, that is found while the old refresh token is good still.
         if let Err(error) = blank.and_then(|_| (disk.sync)(&self.new)) {
+            drop(new);
             let _ = fs::remove_file(&self.new);
             return Err(failed(&self.new)(error));
         }
