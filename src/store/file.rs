@@ -328,6 +328,8 @@ mod tests {
         );
     }
 
+    // Elsewhere what is open cannot be removed.
+    #[cfg(unix)]
     #[test]
     fn a_lease_that_is_taken_over_in_mid_commit_is_lost_and_the_login_stays() {
         let (directory, held) = held();
@@ -351,10 +353,12 @@ mod tests {
         assert!(Paths::of(login).new.exists(), "the successor's room is its own");
     }
 
+    #[cfg(unix)]
     thread_local! {
         static TAKEN_OVER: std::cell::Cell<Option<PathBuf>> = const { std::cell::Cell::new(None) };
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_file_that_was_put_in_the_place_of_ours_is_not_moved_over_the_login() {
         let (directory, held) = held();
