@@ -115,11 +115,10 @@ impl Shelf {
         shelf
     }
 
-    /// The same on a server that does not rotate: the second refresh token stays good.
-    pub(crate) fn steady() -> Self {
-        let shelf = Self::new();
-        shelf.state().server.is_steady = true;
-        shelf
+    /// On a server that does not rotate: the good refresh token stays good.
+    pub(crate) fn steady(self) -> Self {
+        self.state().server.is_steady = true;
+        self
     }
 
     /// Holds nothing; the grant's own refresh token is good.
