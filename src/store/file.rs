@@ -94,11 +94,16 @@ impl GrantStore for FileStore {
     }
 
     async fn release(&self, lease: Lease) -> Result<(), StoreError> {
-        self.blocking(move || {
-            drop(lease);
-            Ok(())
-        })
-        .await
+        // Given up, it goes on all the same: ending a lease takes file calls, and they may hang.
+        let store = self.clone();
+        let releasing = tokio::spawn(async move {
+            let end = move || {
+                drop(lease);
+                Ok(())
+            };
+            store.blocking(end).await
+        });
+        releasing.await.unwrap_or_else(|error| Err(StoreError::unavailable(error)))
     }
 }
 
@@ -389,6 +394,7 @@ mod tests {
         let hanging: &'static Mutex<()> = Box::leak(Box::new(hanging));
         let hung = hanging.lock().unwrap();
         runtime.block_on(async {
+            let lease = store.lease(Duration::MAX).await.unwrap();
             for _ in 0..3 {
                 let call = store.blocking(|| {
                     drop(hanging.lock());
@@ -398,8 +404,14 @@ mod tests {
             }
             let other = tokio::task::spawn_blocking(|| ());
             tokio::time::timeout(Duration::from_secs(60), other).await.expect("a thread is left").unwrap();
+            assert!(store.release(lease).now_or_never().is_none(), "given up as well");
+            let same = FileStore::new(&store.paths.login);
+            assert!(same.lease(Duration::MAX).await.unwrap_err().is_busy(), "it takes file calls to end a lease");
             drop(hung);
             assert!(store.load().await.unwrap().is_none(), "it answers again");
+            while same.lease(Duration::MAX).await.is_err() {
+                tokio::task::yield_now().await;
+            }
         });
     }
 
