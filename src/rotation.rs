@@ -46,9 +46,10 @@
 //!   that for 30 s or so. After an answer that did arrive, the old refresh token is never sent again.
 //! - *The new login cannot be saved.* Callers get their token, the new refresh token is kept in memory, the lease is kept and
 //!   renewed so that nobody spends the old one, and saving is tried again until it works. Meanwhile
-//!   [`StatusEvent::unsaved`](crate::StatusEvent::unsaved) is set, this process refreshes from memory where the store can
-//!   still be read, and others find the login leased, also for a [`sign_in`](SharedLogin::sign_in). A commit that was taken for
-//!   failed and lands after all is known for our own.
+//!   [`StatusEvent::unsaved`](crate::StatusEvent::unsaved) is set (until the next token, though the pair may be saved before),
+//!   this process refreshes from memory where the store can still be read, and others find the login leased, also for a
+//!   [`sign_in`](SharedLogin::sign_in), as long as the lease can be renewed. A commit that was taken for failed and lands after
+//!   all is known for our own.
 //! - *The store is down.* Nothing is exchanged: the attempt fails, and the monitor goes on serving what it has. A grant that
 //!   spends nothing ([`ClientCredentialsGrant`](crate::oauth::ClientCredentialsGrant)) goes on without the store.
 //! - *Another account's login is in the store.* It is neither used nor touched; the run ends as
@@ -57,7 +58,7 @@
 //!   nothing is exchanged ([`StoreError::Gone`]) until the host says which, with [`sign_in`](SharedLogin::sign_in) or
 //!   [`restore`](SharedLogin::restore). The held token is served to its end.
 //! - *The store was put back to an earlier state.* The refresh token there is spent. A process that has seen a newer one does
-//!   not send it ([`StoreError::RolledBack`]); `sign_in` or `restore` mends it.
+//!   not send it ([`StoreError::RolledBack`]); `restore` mends it, or a `sign_in` with a new refresh token.
 //!
 //! These may come together. What a process has received and not saved yet is kept until the store holds it, or holds a login
 //! that counts more: somebody's sign-in, or a newer exchange. It does not take the place of another account's login, and
@@ -85,6 +86,8 @@
 //! - the process ends while its status says *unsaved*;
 //! - a process loses its lease between the last look at it and the exchange: it, or its machine, stood still for longer than
 //!   the lease (Redis), or the lock's file was removed by hand (file). The late commit is refused, but the token is spent;
+//! - a process with an unsaved pair cannot reach a store on the network for longer than its lease, and another process can:
+//!   that one finds the login unleased and spends the old refresh token a second time;
 //! - the store forgets a commit that it has acknowledged, and the next to exchange is a process that has not seen it: a Redis
 //!   that fails over to a replica that lags, that comes back without its latest writes or evicts keys; a disk that lies about
 //!   flushing; a file copied back from a backup. A process that has seen the commit notices; one that has just started
@@ -100,7 +103,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -131,7 +134,7 @@ use crate::{
 /// A login that many processes share: a [`TokenSource`] over a [`Grant`] and a [`GrantStore`]. See the
 /// [module's documentation](self).
 ///
-/// Cheap to clone; a clone that the host keeps can [`sign_in`](Self::sign_in) while another is being monitored. It knows which
+/// Cheap to clone; a clone that the host keeps can [`restore`](Self::restore) while another is being monitored. It knows which
 /// access token was handed out last, so one of them is for one monitor: two monitors in a process share a *store*.
 #[derive(Clone)]
 pub struct SharedLogin(Arc<Login>);
@@ -154,9 +157,13 @@ impl SharedLogin {
     /// A store that holds nothing takes the grant's refresh token by itself. One that holds a login goes on with that,
     /// because it cannot tell an older refresh token from a newer one; only this says which it is.
     ///
+    /// A user who signs in again brings a new refresh token, so this is for a `SharedLogin` that was built with that one. The
+    /// refresh token that a login began with is used up by its first exchange, where the server rotates.
+    ///
     /// Done to its end, whether or not anybody waits for it.
     ///
     /// # Errors
+    /// [`StoreError::UsedUp`] if this process knows, or the store shows, that the refresh token was exchanged for another.
     /// Whatever the store has against it. What cannot be read is not replaced; remove it first. An unsaved pair of the login
     /// of before stays what it was, and goes on being saved.
     pub async fn sign_in(&self) -> Result<(), StoreError> {
@@ -171,7 +178,7 @@ impl SharedLogin {
     ///
     /// # Errors
     /// [`StoreError::Stale`] if the store holds a login that counts as much; [`StoreError::Gone`] if this process has never
-    /// seen one; whatever the store has against it. Nothing that this process knows is lost then.
+    /// seen one; [`StoreError::UsedUp`] if the last it knows is that the server rejected it; whatever the store has against it. Nothing that this process knows is lost then.
     pub async fn restore(&self) -> Result<(), StoreError> {
         self.put(Put::Restore).await
     }
@@ -277,6 +284,7 @@ impl Builder {
             clock,
             memory: Arc::default(),
             handed: Mutex::default(),
+            is_store_silent: AtomicBool::new(false),
             counts: Counts::default(),
         }))
     }
@@ -299,6 +307,8 @@ struct Login {
     memory: Arc<tokio::sync::Mutex<Memory>>,
     /// The access token handed out last. Whoever asks again wants another.
     handed: Mutex<Option<SecretString>>,
+    /// The store has not answered when it was asked last.
+    is_store_silent: AtomicBool,
     counts: Counts,
 }
 

@@ -172,8 +172,8 @@ pub struct StatusEvent {
     pub reason: String,
     /// When the next attempt is due, if one is scheduled.
     pub next_attempt: Option<SystemTime>,
-    /// Whether a restart now would lose the login: a rotated refresh token is held in memory, because the place where it is
-    /// kept could not be written.
+    /// Whether a restart may lose the login: a rotated refresh token is held in memory, because the place where it is kept
+    /// could not be written when the served token came. It may have been saved since; the next token says so.
     pub unsaved: bool,
     /// Whether restarting the process would help. Only after a panic of our own: a restart cannot mint a token.
     pub restart_helps: bool,

@@ -171,6 +171,15 @@ impl Lease {
     }
 }
 
+/// Drawn by nobody else, not even by a copy of this process: what a seed that was copied with it gives would be drawn twice.
+fn unique() -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom::getrandom(&mut bytes) {
+        Ok(()) => u64::from_ne_bytes(bytes),
+        Err(_) => fastrand::u64(..),
+    }
+}
+
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Lease")

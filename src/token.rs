@@ -87,8 +87,8 @@ impl IssuedToken {
         self
     }
 
-    /// Says that what came with this token, a rotated refresh token, could not be saved: the token is good, but a restart now
-    /// would lose the login. Becomes [`StatusEvent::unsaved`](crate::StatusEvent::unsaved). Defaults to `false`.
+    /// Says that what came with this token, a rotated refresh token, could not be saved: the token is good, but a restart
+    /// loses the login until it is. Becomes [`StatusEvent::unsaved`](crate::StatusEvent::unsaved). Defaults to `false`.
     #[must_use]
     pub const fn unsaved(mut self, unsaved: bool) -> Self {
         self.unsaved = unsaved;
@@ -101,7 +101,7 @@ impl IssuedToken {
         self.lifetime
     }
 
-    /// Whether a restart now would lose the login that this token came from.
+    /// Whether the login that this token came from could not be saved by the time it came: a restart loses it until it is.
     #[must_use]
     pub const fn is_unsaved(&self) -> bool {
         self.unsaved

@@ -477,6 +477,22 @@ async fn client_credentials_share_their_token_and_do_without_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn client_credentials_wait_for_one_call_of_a_store_that_hangs() {
+    let world = World::new().await;
+    for first in 0..4 {
+        world.store.memory.wipe();
+        for call in &["lease", "load", "renew", "commit", "release"][first..] {
+            world.store.slow(call, Duration::from_secs(3600));
+        }
+        let grant = ClientCredentialsGrant::builder(world.idp.token_url(), "billing").client_secret("s3cret").build();
+        let (login, began) = (world.login_with(grant.unwrap()), Instant::now());
+        login.issue(&initial()).await.unwrap();
+        assert!(began.elapsed() <= Duration::from_secs(5), "{:?} from call {first} on", began.elapsed());
+        world.store.mend();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_can_be_read_but_not_written_is_still_taken_up() {
     let world = World::new().await;
     world.login().issue(&initial()).await.unwrap();

@@ -35,6 +35,7 @@ use shelf::{Shelf, Step, Trouble};
 ///
 /// `nothing` is a process that has just started. `held` has refreshed before. `unsaved` has a pair that it could not save, and
 /// holds the lease; `loose` has one, and no lease any more. `refused` is `held`, and the server answers `invalid_grant`.
+/// `steady` is `held`, with a server that does not rotate.
 const TABLE: &str = "
                    ok       busy     lost     stale    down     hangs    late     foreign  corrupt  gone     flushed  dead     older
 nothing  lease     token    busy     token    theirs   down     down     .        replaced corrupt  rejected rejected rejected rejected
@@ -60,13 +61,19 @@ loose    load      token    busy     token    theirs   down     down     .      
 loose    renew     token    busy     token    theirs   down     down     .        replaced corrupt  gone     gone     token    older
 loose    exchange  token    unsaved  token    theirs   unknown  unknown  .        unsaved  unsaved  unsaved  unsaved  token    token
 loose    commit    token    busy     token    theirs   unsaved  unsaved  unsaved  replaced corrupt  gone     gone     token    older
-loose    release   token    token    token    token    token    token    .        token    token    token    token    token    token
+loose    release   token    busy     token    theirs   token    token    .        replaced corrupt  gone     gone     token    older
 refused  lease     rejected busy     rejected theirs   down     down     .        replaced corrupt  gone     gone     rejected older
 refused  load      rejected busy     busy     theirs   down     down     .        replaced corrupt  gone     gone     rejected older
 refused  renew     rejected busy     busy     busy     down     down     .        replaced corrupt  gone     busy     rejected older
 refused  exchange  rejected busy     rejected theirs   unknown  unknown  .        replaced corrupt  gone     gone     rejected older
-refused  commit    rejected busy     rejected theirs   rejected rejected rejected rejected rejected rejected rejected rejected rejected
+refused  commit    rejected busy     rejected theirs   rejected rejected rejected replaced rejected gone     gone     rejected rejected
 refused  release   rejected rejected rejected rejected rejected rejected .        rejected rejected rejected rejected rejected rejected
+steady   lease     token    busy     token    theirs   down     down     .        replaced corrupt  gone     gone     rejected token
+steady   load      token    busy     busy     theirs   down     down     .        replaced corrupt  gone     gone     rejected token
+steady   renew     token    busy     busy     busy     down     down     .        unsaved  unsaved  unsaved  busy     token    token
+steady   exchange  token    unsaved  token    theirs   unknown  unknown  .        unsaved  unsaved  unsaved  unsaved  token    token
+steady   commit    token    unsaved  token    theirs   unsaved  unsaved  unsaved  unsaved  unsaved  unsaved  unsaved  token    token
+steady   release   token    token    token    token    token    token    .        token    token    token    token    token    token
 ";
 
 #[tokio::test(start_paused = true)]
@@ -97,11 +104,11 @@ async fn whatever_strikes_wherever_no_pair_is_lost_nothing_is_overwritten_and_th
 
 /// One cell: what the attempt brings, and what is wrong with where it leaves the login.
 async fn play(held: &str, step: Step, trouble: Option<Trouble>) -> (&'static str, Vec<String>) {
-    let shelf = Shelf::new();
+    let shelf = if held == "steady" { Shelf::new().steady() } else { Shelf::new() };
     let login = login(&shelf);
     match held {
         "nothing" => {}
-        "held" | "refused" => assert_eq!(word(&attempt(&login).await), "token"),
+        "held" | "refused" | "steady" => assert_eq!(word(&attempt(&login).await), "token"),
         "unsaved" | "loose" => {
             shelf.strike(Step::Commit, Trouble::Down);
             assert_eq!(word(&attempt(&login).await), "unsaved");
@@ -180,7 +187,8 @@ async fn in_any_row_of_troubles_no_pair_is_lost_nothing_is_overwritten_and_no_to
     let first = number("STEADFAST_FIRST_SEED").unwrap_or(0);
     for seed in first..first + number("STEADFAST_SEEDS").unwrap_or(2000) {
         let mut random = fastrand::Rng::with_seed(seed);
-        let shelf = Shelf::new();
+        let is_steady = seed % 4 == 0;
+        let shelf = if is_steady { Shelf::new().steady() } else { Shelf::new() };
         let login = login(&shelf);
         // Or it could not know what came before.
         assert_eq!(word(&attempt(&login).await), "token");
@@ -192,6 +200,14 @@ async fn in_any_row_of_troubles_no_pair_is_lost_nothing_is_overwritten_and_no_to
                     shelf.strike(step, trouble);
                     story.push(format!("{step:?}: {trouble:?}"));
                 }
+            }
+            if is_steady && random.f32() < 0.2 {
+                shelf.refuse_once();
+                story.push("refused once".to_owned());
+            }
+            if is_steady && random.f32() < 0.2 {
+                shelf.strike(Step::Exchange, Trouble::Renewed);
+                story.push("renewed by another".to_owned());
             }
             let word = word(&attempt(&login).await);
             story.push(word.to_owned());
@@ -212,14 +228,13 @@ async fn in_any_row_of_troubles_no_pair_is_lost_nothing_is_overwritten_and_no_to
         let is_settled = |shelf: &Shelf| {
             let is_others =
                 shelf.account().as_deref() == Some("bob") || shelf.record().is_some_and(|it| is_theirs(&it));
-            is_others || shelf.stored() == shelf.newest() || shelf.stored() == "dead"
+            let is_kept = shelf.stored() == shelf.newest() || is_steady && shelf.is_good();
+            is_others || is_kept || shelf.stored() == "dead"
         };
         if !is_settled(&shelf) {
             let restored = login.restore().await;
-            // By another process, perhaps, and seen in the background.
-            let may_be_dead = story.iter().any(|word| word.ends_with(": Dead"));
-            let was_condemned = story.iter().any(|word| word == "rejected")
-                || (may_be_dead && matches!(restored, Err(StoreError::Gone)));
+            // What was condemned once, by another process perhaps, is not restored.
+            let was_condemned = shelf.has_died() && restored.is_err();
             if !was_condemned && !is_settled(&shelf) {
                 sins.push(format!("{} is lost: {restored:?}, {} is stored", shelf.newest(), shelf.stored()));
             }
@@ -248,7 +263,7 @@ const TROUBLES: [Trouble; 12] = [
 
 #[tokio::test(start_paused = true)]
 async fn a_sign_in_that_fails_leaves_the_unsaved_pair_and_its_lease() {
-    let (shelf, login) = unsaved().await;
+    let (shelf, login) = unsaved_by(Shelf::anew).await;
     shelf.strike(Step::Load, Trouble::Down);
     assert!(matches!(login.sign_in().await, Err(StoreError::Unavailable(_))));
     shelf.mend();
@@ -266,7 +281,7 @@ async fn a_sign_in_that_fails_leaves_the_unsaved_pair_and_its_lease() {
 #[tokio::test(start_paused = true)]
 async fn a_sign_in_that_nobody_waits_for_leaves_the_unsaved_pair_and_its_lease() {
     for step in [Step::Load, Step::Commit] {
-        let (shelf, login) = unsaved().await;
+        let (shelf, login) = unsaved_by(Shelf::anew).await;
         shelf.strike(step, Trouble::Hangs);
         assert!(timeout(Duration::from_secs(1), login.sign_in()).await.is_err());
         assert!(shelf.is_leased(), "{step:?}");
@@ -280,12 +295,71 @@ async fn a_sign_in_that_nobody_waits_for_leaves_the_unsaved_pair_and_its_lease()
 
 #[tokio::test(start_paused = true)]
 async fn a_sign_in_counts_more_than_an_unsaved_pair() {
-    let (shelf, login) = unsaved().await;
+    let (shelf, login) = unsaved_by(Shelf::anew).await;
     login.sign_in().await.unwrap();
-    assert_eq!(shelf.stored(), "rt-first");
+    assert_eq!(shelf.stored(), "rt-anew");
     assert!(!shelf.is_leased());
     sleep(Duration::from_secs(60)).await;
-    assert_eq!(shelf.stored(), "rt-first", "the pair of before does not come back");
+    assert_eq!(shelf.stored(), "rt-anew", "the pair of before does not come back");
+    assert_eq!(word(&attempt(&login).await), "token");
+    assert!(shelf.sins().is_empty(), "{:?}", shelf.sins());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_in_with_a_used_up_token_is_refused_and_nothing_is_sent_again() {
+    for trouble in [None, Some(Trouble::Gone), Some(Trouble::Older)] {
+        let shelf = Shelf::empty();
+        let login = login(&shelf);
+        for _ in 0..2 {
+            assert_eq!(word(&attempt(&login).await), "token");
+        }
+        if let Some(trouble) = trouble {
+            shelf.now(trouble);
+        }
+        let refused = login.sign_in().await.unwrap_err();
+        assert!(refused.to_string().contains("used up"), "{refused}");
+        let _ = attempt(&login).await;
+        let _ = login.restore().await;
+        assert_eq!(word(&attempt(&login).await), "token", "{trouble:?}");
+        assert!(shelf.sins().is_empty(), "{:?}", shelf.sins());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_has_just_started_sees_in_the_store_that_its_token_is_used_up() {
+    let shelf = Shelf::new();
+    let stored = shelf.stored();
+    let refused = login(&shelf).sign_in().await.unwrap_err();
+    assert!(refused.to_string().contains("used up"), "{refused}");
+    assert_eq!(shelf.stored(), stored);
+    SharedLogin::builder(shelf.anew(), shelf.clone()).account("alice").build().sign_in().await.unwrap();
+    assert_eq!(shelf.stored(), "rt-anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_up_token_is_not_sent_though_the_login_that_came_after_it_is_dead() {
+    let shelf = Shelf::empty();
+    let login = login(&shelf);
+    shelf.strike(Step::Commit, Trouble::Hangs);
+    assert!(timeout(Duration::from_secs(1), attempt(&login)).await.is_err(), "nobody has seen a token");
+    shelf.mend();
+    sleep(Duration::from_secs(60)).await;
+    shelf.now(Trouble::Stale);
+    shelf.now(Trouble::Dead);
+    assert_eq!(word(&attempt(&login).await), "rejected");
+    assert!(shelf.sins().is_empty(), "{:?}", shelf.sins());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_login_is_not_restored_and_the_words_say_so() {
+    let shelf = Shelf::new();
+    let login = login(&shelf);
+    assert_eq!(word(&attempt(&login).await), "token");
+    shelf.revoke();
+    shelf.strike(Step::Commit, Trouble::Down);
+    assert_eq!(word(&attempt(&login).await), "rejected");
+    let refused = login.restore().await.unwrap_err();
+    assert!(refused.to_string().contains("rejected"), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -361,6 +435,82 @@ async fn a_rejection_after_the_lease_was_lost_is_no_verdict() {
     shelf.mend();
     shelf.now(Trouble::Stale);
     assert_eq!(word(&attempt(&login).await), "theirs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_is_no_verdict_either_if_the_store_then_fails_while_another_has_the_lease() {
+    let shelf = Shelf::new();
+    let login = login(&shelf);
+    assert_eq!(word(&attempt(&login).await), "token");
+    shelf.revoke();
+    shelf.strike(Step::Exchange, Trouble::Busy);
+    shelf.strike(Step::Commit, Trouble::Down);
+    assert_eq!(word(&attempt(&login).await), "down");
+    shelf.mend();
+    shelf.now(Trouble::Stale);
+    assert_eq!(word(&attempt(&login).await), "theirs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unsaved_tombstone_gives_way_to_a_later_success_with_the_same_token() {
+    let shelf = Shelf::new().steady();
+    let (one, other) = (login(&shelf), login(&shelf));
+    for login in [&other, &one] {
+        assert_eq!(word(&attempt(login).await), "token");
+    }
+    shelf.refuse_once();
+    shelf.strike(Step::Commit, Trouble::Down);
+    assert_eq!(word(&attempt(&one).await), "rejected");
+    shelf.mend();
+    assert_eq!(word(&attempt(&other).await), "token");
+    sleep(Duration::from_secs(60)).await;
+    for login in [&one, &other] {
+        assert_eq!(word(&attempt(login).await), "token");
+    }
+    assert!(shelf.sins().is_empty(), "{:?}", shelf.sins());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_is_no_verdict_on_the_same_token_after_another_has_had_success_with_it() {
+    let shelf = Shelf::new().steady();
+    let login = login(&shelf);
+    assert_eq!(word(&attempt(&login).await), "token");
+    shelf.refuse_once();
+    shelf.strike(Step::Exchange, Trouble::Renewed);
+    assert_eq!(word(&attempt(&login).await), "busy", "another process is at work");
+    assert_eq!(word(&attempt(&login).await), "token");
+    assert!(shelf.sins().is_empty(), "{:?}", shelf.sins());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_login_is_signed_in_again_with_its_own_token_where_the_server_thinks_better_of_it() {
+    let shelf = Shelf::empty().steady();
+    let login = login(&shelf);
+    assert_eq!(word(&attempt(&login).await), "token");
+    shelf.refuse_once();
+    assert_eq!(word(&attempt(&login).await), "rejected");
+    assert_eq!(shelf.stored(), "dead");
+    login.sign_in().await.unwrap();
+    assert_eq!(word(&attempt(&login).await), "token");
+    assert!(shelf.sins().is_empty(), "{:?}", shelf.sins());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_down_also_while_the_background_asks_it() {
+    let (shelf, login) = unsaved().await;
+    for step in STEPS {
+        if step != Step::Exchange {
+            shelf.strike(step, Trouble::Hangs);
+        }
+    }
+    for _ in 0..20 {
+        sleep(Duration::from_millis(1500)).await;
+        assert_eq!(word(&attempt(&login).await), "down");
+    }
+    shelf.mend();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(shelf.stored(), shelf.newest());
+    assert!(shelf.sins().is_empty(), "{:?}", shelf.sins());
 }
 
 #[tokio::test(start_paused = true)]
@@ -666,8 +816,12 @@ async fn many_handles_and_a_late_commit_spend_each_token_once() {
 
 /// A process with a pair that it could not save; the store takes everything by now.
 async fn unsaved() -> (Shelf, SharedLogin) {
+    unsaved_by(Shelf::clone).await
+}
+
+async fn unsaved_by<G: Grant>(grant: impl Fn(&Shelf) -> G) -> (Shelf, SharedLogin) {
     let shelf = Shelf::new();
-    let login = login(&shelf);
+    let login = SharedLogin::builder(grant(&shelf), shelf.clone()).account("alice").build();
     shelf.strike(Step::Commit, Trouble::Down);
     assert_eq!(word(&attempt(&login).await), "unsaved");
     shelf.mend();

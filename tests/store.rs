@@ -109,9 +109,16 @@ async fn a_symbolic_link_is_refused_and_what_it_points_to_is_kept() {
 async fn what_cannot_be_read_is_an_error_and_kept() {
     let place = Place::with_a_login().await;
     let whole = place.text();
-    let newer = whole.replacen("\"version\":1", "\"version\":2", 1);
+    let [newer, much_newer] =
+        ["2", "99999999999"].map(|version| whole.replacen("\"version\":1", &format!("\"version\":{version}"), 1));
     let truncated = &whole[..whole.len() / 2];
-    for (text, is_newer) in [(truncated, false), ("", false), ("{\"version\":1}", false), (newer.as_str(), true)] {
+    for (text, is_newer) in [
+        (truncated, false),
+        ("", false),
+        ("{\"version\":1}", false),
+        (newer.as_str(), true),
+        (much_newer.as_str(), true),
+    ] {
         place.put(text.as_bytes());
         for error in [place.store().load().await.unwrap_err(), place.commit_next().await.unwrap_err()] {
             let expected =
@@ -145,6 +152,8 @@ async fn what_a_killed_holder_left_behind_is_in_nobodys_way() {
     assert_eq!(names(place.path().parent().unwrap()), ["login.json", "login.json.lock"]);
 }
 
+// Elsewhere what is open cannot be removed.
+#[cfg(unix)]
 #[tokio::test]
 async fn a_lease_is_lost_with_its_lock_file() {
     let place = Place::with_a_login().await;
@@ -164,7 +173,44 @@ async fn a_missing_directory_is_found_before_anything_is_spent() {
     let directory = tempfile::tempdir().unwrap();
     let store = FileStore::new(directory.path().join("missing").join("login.json"));
     assert!(store.load().await.unwrap().is_none());
-    assert!(matches!(store.lease(TTL).await, Err(StoreError::Unavailable(_))));
+    let error = store.lease(TTL).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)));
+    assert!(causes(&error).contains("login.json.lock"), "{}", causes(&error));
+}
+
+#[tokio::test]
+async fn what_stands_in_the_way_is_named() {
+    let place = Place::empty();
+    fs::create_dir(place.path()).unwrap();
+    let error = place.store().load().await.unwrap_err();
+    assert!(matches!(error, StoreError::NotPrivate) && error.to_string().contains("directory"), "{error}");
+    fs::remove_dir(place.path()).unwrap();
+    fs::create_dir(place.path().with_file_name("login.json.lock")).unwrap();
+    let error = place.store().lease(TTL).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotPrivate) && error.to_string().contains("lock"), "{error}");
+}
+
+#[tokio::test]
+async fn a_login_that_could_not_be_read_again_is_not_stored() {
+    let place = Place::with_a_login().await;
+    let (store, before) = (place.store(), place.text());
+    let lease = store.lease(TTL).await.unwrap();
+    let stored = store.load().await.unwrap().unwrap();
+    let long = StoredGrant::new(stored.identity().clone(), Terms::default(), "x".repeat(1024 * 1024));
+    let refused = store.commit(&lease, &Record::after(Some(stored.revision()), Content::Grant(long))).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert_eq!(place.text(), before);
+}
+
+#[test]
+fn a_copy_of_a_process_makes_no_mark_of_the_same_kind() {
+    let identity = Identity::new("alice", "https://login.example.com/token", "my-cli");
+    let content = Content::Grant(StoredGrant::new(identity, Terms::default(), "rt-secret"));
+    let [one, other] = [(); 2].map(|()| {
+        fastrand::seed(7);
+        Record::after(None, content.clone())
+    });
+    assert_ne!(one.revision(), other.revision());
 }
 
 #[cfg(target_os = "linux")]
@@ -347,6 +393,11 @@ fn request() -> IssueRequest {
 
 fn rule(outcome: Result<IssuedToken, BoxError>) -> &'static str {
     outcome.unwrap_err().downcast_ref::<IssueError>().unwrap().rule()
+}
+
+fn causes(error: &StoreError) -> String {
+    let cause = std::error::Error::source(error).unwrap();
+    format!("{cause}: {}", cause.source().map(ToString::to_string).unwrap_or_default())
 }
 
 fn private(path: &Path) {

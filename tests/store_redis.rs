@@ -8,7 +8,13 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a server lives in real time")]
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
 
 use steadfast::{
     IssueReason, IssueRequest, TokenSource,
@@ -17,6 +23,8 @@ use steadfast::{
     store::{Content, GrantStore, Identity, Record, RedisStore, StoreError, StoredGrant, Terms},
     testing::{Answer, ScriptedIdp, TestClock, conformance},
 };
+
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::RedisServer;
 
@@ -105,6 +113,39 @@ async fn a_lease_and_a_login_live_through_a_restart_of_the_server() {
     eventually(async || store.renew(&lease, TTL).await).await;
     assert!(matches!(store.lease(TTL).await, Err(StoreError::Busy)));
     store.commit(&lease, &record).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_a_failover_that_keeps_connections_the_new_master_is_found() {
+    let (Some(old), Some(new)) = (RedisServer::start().await, RedisServer::start().await) else { return };
+    let address = Forwarder::to(old.port).await;
+    let store = RedisStore::open(&format!("redis://127.0.0.1:{}/", address.port), "alice").unwrap();
+    commit_next(&store).await.unwrap();
+    old.tell(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]).unwrap();
+    new.tell(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]).unwrap();
+    eventually(async || {
+        let is_copied = new.tell(&["DBSIZE"]).unwrap() == old.tell(&["DBSIZE"]).unwrap();
+        if is_copied { Ok(()) } else { Err(StoreError::Busy) }
+    })
+    .await;
+    new.tell(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    old.tell(&["REPLICAOF", "127.0.0.1", &new.port.to_string()]).unwrap();
+    address.switch_to(new.port);
+    assert!(matches!(store.lease(TTL).await, Err(StoreError::Unavailable(_))), "the old master is a replica");
+    eventually(async || commit_next(&store).await).await;
+    assert_eq!(store.load().await.unwrap().unwrap().revision().get(), 2);
+}
+
+#[tokio::test]
+async fn the_owner_of_a_copy_of_this_process_is_another() {
+    let Some(server) = RedisServer::start().await else { return };
+    let store = open(&server, "alice");
+    fastrand::seed(7);
+    let stalled = store.lease(Duration::from_millis(20)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    fastrand::seed(7);
+    let _successor = store.lease(TTL).await.unwrap();
+    assert!(matches!(store.renew(&stalled, TTL).await, Err(StoreError::LeaseLost)));
 }
 
 #[tokio::test]
@@ -231,6 +272,31 @@ async fn a_redis_that_is_down_fails_the_attempt_and_sends_nothing() {
     let login = SharedLogin::builder(grant, store).build();
     assert!(login.issue(&IssueRequest::new(IssueReason::Initial)).await.is_err());
     assert_eq!(idp.calls(), 0);
+}
+
+/// An address behind which the server changes.
+struct Forwarder {
+    port: u16,
+    target: Arc<AtomicU16>,
+}
+
+impl Forwarder {
+    async fn to(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, target) = (listener.local_addr().unwrap().port(), Arc::new(AtomicU16::new(target)));
+        let forwarder = Self { port, target: Arc::clone(&target) };
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut server = TcpStream::connect(("127.0.0.1", target.load(Ordering::Relaxed))).await.unwrap();
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+            }
+        });
+        forwarder
+    }
+
+    fn switch_to(&self, target: u16) {
+        self.target.store(target, Ordering::Relaxed);
+    }
 }
 
 struct World<'a> {

@@ -79,7 +79,7 @@ impl View {
     pub(super) fn reason(&self, old: &Self) -> String {
         let Self { token, status, cause, .. } = self;
         if token.is_some() && *status == AuthStatus::Running {
-            let unsaved = "; its refresh token could not be saved, a restart now would lose the login";
+            let unsaved = "; its refresh token could not be saved so far: until it is, a restart loses the login";
             return format!("a token is being served{}", if self.unsaved { unsaved } else { "" });
         }
         if token.is_none() && old.token.is_some() && *status == old.status {

@@ -11,7 +11,7 @@ use super::{
     trouble::{SIGN_IN, Trouble},
 };
 use crate::{
-    Delivery, IssueError, IssueRequest, IssuedToken, Verdict,
+    Delivery, IssueError, IssueRequest, IssuedToken, OAuthCode,
     oauth::Exchanged,
     store::{Content, Lease, StoreError, StoredGrant, StoredToken, Tombstone},
 };
@@ -24,9 +24,8 @@ impl Login {
         from: &Basis,
         request: &IssueRequest,
     ) -> Result<(StoredGrant, Result<IssuedToken, IssueError>), Trouble> {
-        let lease = memory.lease.as_ref().ok_or(StoreError::LeaseLost)?;
         // Whatever was waited for: from here on the lease outlasts the exchange.
-        self.timed(self.store.renew(lease, ttl(request))).await?;
+        let lease = self.hold(memory, ttl(request)).await?;
         if request.is_cancelled() {
             return Err(IssueError::cancelled().into());
         }
@@ -55,6 +54,13 @@ impl Login {
             self.counts.exchanged.fetch_add(1, Ordering::Relaxed);
         }
         exchanged
+    }
+
+    /// Nobody else has leased the login since, and nobody will for this time.
+    async fn hold<'a>(&self, memory: &'a Memory, ttl: Duration) -> Result<&'a Lease, StoreError> {
+        let lease = memory.lease.as_ref().ok_or(StoreError::LeaseLost)?;
+        self.timed(self.store.renew(lease, ttl)).await?;
+        Ok(lease)
     }
 
     /// Renews the lease for as long as it is polled.
@@ -102,22 +108,22 @@ impl Login {
         &self,
         memory: &mut Memory,
         from: &Basis,
+        code: &OAuthCode,
         error: IssueError,
         request: &IssueRequest,
     ) -> Result<(), Trouble> {
         self.look(memory).await?;
         let now = match self.next(memory, request)? {
-            Next::Exchange(now) if now.grant.fingerprint() == from.grant.fingerprint() => now,
+            Next::Exchange(now) if now.grant.is_unchanged_from(&from.grant) => now,
             Next::Exchange(_) | Next::Adopt(_) => return Ok(()),
         };
-        let Verdict::Rejected(code) = error.verdict() else { return Err(error.into()) };
         let before = memory.unsaved.clone();
         memory.owe(&now, Content::Tombstone(Tombstone::of(&now.grant, code)));
         match self.commit(memory, ttl(request)).await {
             Ok(()) if memory.newest().is_some() => return Ok(()),
             Ok(()) => {}
-            // Somebody else is at work, and may have rotated the very token that was rejected.
-            Err(refused) if refused.is_busy() => {
+            // Without the lease, somebody else is at work, and may have rotated the very token that was rejected.
+            Err(refused) if self.hold(memory, ttl(request)).await.is_err() => {
                 memory.unsaved = before;
                 return Err(refused.into());
             }

@@ -38,15 +38,17 @@ pub(super) enum Standing {
     /// Nothing that counts is stored: what this process has may take the place of this.
     Open(Option<Revision>),
     /// The unsaved pair is what is stored: a commit that was taken for failed has landed.
-    Saved,
+    Saved(Record),
     /// It counts more than what this process has.
-    Counts,
+    Counts(Record),
+    /// It is from before what this process has seen there.
+    Older(Revision),
     /// It is not what this process has seen there, and only the host knows what to do.
     Lost(StoreError),
 }
 
 impl Memory {
-    pub(super) fn weigh(&self, identity: &Identity, stored: Option<&Record>) -> Standing {
+    pub(super) fn weigh(&self, identity: &Identity, stored: Option<Record>) -> Standing {
         let Some(stored) = stored else {
             return match &self.known {
                 Some(known) if is_spent_by_use(known) => Standing::Lost(StoreError::Gone),
@@ -56,19 +58,35 @@ impl Memory {
         if stored.identity() != identity {
             return Standing::Lost(StoreError::Foreign);
         }
-        let is_spent = refresh_token(stored).is_some_and(|token| self.spent.contains(&token));
-        if let Some(standing) = self.unsaved.as_ref().and_then(|unsaved| unsaved.weigh(stored, is_spent)) {
-            return standing;
-        }
-        let is_older = |known| stored.is_before(known) || self.replaced.contains(&stored.revision());
-        match &self.known {
-            _ if is_spent => Standing::Lost(StoreError::RolledBack),
-            // Where refresh tokens are not rotated, an older state is as good.
-            Some(known) if is_older(known) && refresh_token(stored) != refresh_token(known) => {
-                Standing::Lost(StoreError::RolledBack)
+        let is_spent = refresh_token(&stored).is_some_and(|token| self.spent.contains(&token));
+        if let Some(unsaved) = &self.unsaved {
+            if unsaved.is(&stored) {
+                return Standing::Saved(stored);
             }
-            Some(_) | None => Standing::Counts,
+            if unsaved.may_replace(&stored, is_spent) {
+                return Standing::Open(Some(stored.revision()));
+            }
         }
+        let is_older = |known| {
+            let is_before = stored.is_before(known) || self.replaced.contains(&stored.revision());
+            // Where refresh tokens are not rotated, an older state is as good.
+            is_before && refresh_token(&stored) != refresh_token(known)
+        };
+        if is_spent || self.known.as_ref().is_some_and(is_older) {
+            return Standing::Older(stored.revision());
+        }
+        Standing::Counts(stored)
+    }
+
+    /// Whether a login that begins with this grant has gone on to another refresh token, as far as this process knows and what
+    /// is stored tells.
+    pub(super) fn is_used_up(&self, begun: &StoredGrant, stored: Option<&Record>) -> bool {
+        let Some(token) = begun.fingerprint() else { return false };
+        let record = Record::after(None, Content::Grant(begun.clone()));
+        let newer = self.unsaved.as_ref().map(|unsaved| &unsaved.record).into_iter().chain(&self.known).chain(stored);
+        // A tombstone is none the worse for it.
+        let has_gone_on = |newer| record.is_before(newer) && refresh_token(newer).is_some_and(|newer| newer != token);
+        self.spent.contains(&token) || newer.into_iter().any(has_gone_on)
     }
 
     /// What is stored now, and nothing is unsaved any more.
@@ -116,17 +134,17 @@ impl Memory {
         self.unsaved = Some(Unsaved { record: Record::after(from.base, content), of });
     }
 
-    /// The host says that this counts, whatever was known of it.
-    pub(super) fn trust(&mut self, stored: Record) {
-        let token = refresh_token(&stored);
-        self.spent.retain(|spent| Some(spent) != token.as_ref());
-        self.settle(stored);
+    /// The newest that this process has, good or bad.
+    pub(super) fn latest(&self) -> Option<&Content> {
+        self.unsaved.as_ref().map(|unsaved| &unsaved.record).or(self.known.as_ref()).map(Record::content)
     }
 
     /// The newest pair this process has.
     pub(super) fn newest(&self) -> Option<&StoredGrant> {
-        let newest = self.unsaved.as_ref().map(|unsaved| &unsaved.record).or(self.known.as_ref())?;
-        grant(newest)
+        match self.latest()? {
+            Content::Grant(grant) => Some(grant),
+            Content::Tombstone(_) => None,
+        }
     }
 
     /// A lease is worth keeping while a good pair is unsaved. A note that the login is dead protects nothing.
@@ -136,19 +154,24 @@ impl Memory {
 }
 
 impl Unsaved {
-    /// `None`: the record has nothing to do with this one.
-    fn weigh(&self, stored: &Record, is_spent: bool) -> Option<Standing> {
-        let replaceable = Standing::Open(Some(stored.revision()));
-        let is_earlier = stored.is_before(&self.record);
+    fn is(&self, stored: &Record) -> bool {
+        let are_pairs = grant(&self.record).is_some() && grant(stored).is_some();
+        are_pairs && refresh_token(stored) == self.of && !stored.is_before(&self.record)
+    }
+
+    fn may_replace(&self, stored: &Record, is_spent: bool) -> bool {
         let is_about_ours = refresh_token(stored) == self.of;
         match (self.record.content(), stored.content()) {
-            (Content::Grant(_), Content::Grant(_)) if is_about_ours && !is_earlier => Some(Standing::Saved),
-            (_, Content::Grant(_)) => (is_spent || is_about_ours).then_some(replaceable),
+            (Content::Grant(_), Content::Grant(_)) => is_spent || is_about_ours,
+            // The same refresh token may have had success since, where they are not rotated.
+            (Content::Tombstone(_), Content::Grant(_)) => {
+                is_spent || is_about_ours && self.record.is_the_state_of(stored)
+            }
             // A tombstone holds no login: a good one takes its place, unless it is the very one that was condemned.
             (Content::Grant(_), Content::Tombstone(_)) => {
-                (is_earlier || !stored.is_of_the_sign_in_of(&self.record)).then_some(replaceable)
+                stored.is_before(&self.record) || !stored.is_of_the_sign_in_of(&self.record)
             }
-            (Content::Tombstone(_), Content::Tombstone(_)) => None,
+            (Content::Tombstone(_), Content::Tombstone(_)) => false,
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Delivery, IssueError, IssueRequest, IssuedToken, OAuthCode, Verdict,
     schedule::{Doubling, Jitter, Validity},
-    store::{Content, Fingerprint, Revision, StoreError, StoredGrant},
+    store::{Content, Revision, StoreError, StoredGrant},
 };
 
 /// What a login is exchanged from: the newest pair, or the grant's own refresh token where there is none.
@@ -38,25 +38,30 @@ pub(super) enum Next {
 impl Login {
     pub(super) async fn issue(self: &Arc<Self>, request: &IssueRequest) -> Result<IssuedToken, IssueError> {
         let patience = self.clock.now().mono.saturating_add(self.lease_wait);
-        // An earlier attempt's transaction may still be on its way.
-        let trouble = match timeout(self.lease_wait, self.session()).await {
+        let needs_the_store = self.grant.refresh_token().is_some();
+        let outcome = match timeout(self.lease_wait, self.session()).await {
             Ok(mut memory) => {
                 let outcome = self.transact(&mut memory, request, patience).await;
-                self.end(memory, ttl(request)).await;
-                match outcome {
-                    Ok(token) => return Ok(token),
-                    Err(trouble) => trouble,
+                let (login, ttl) = (Arc::clone(self), ttl(request));
+                let ending = tokio::spawn(async move { login.end(memory, ttl).await });
+                // A grant that does without the store does not wait for it: one that hangs takes its time for this as well.
+                if needs_the_store {
+                    let _ = ending.await;
                 }
+                outcome
             }
-            Err(_) => Trouble::Store(StoreError::Busy),
+            // An earlier attempt's transaction is on its way still, or the background's; what they wait for is what is wrong.
+            Err(_) if self.is_store_silent.load(Ordering::Relaxed) => Err(silent().into()),
+            Err(_) => Err(StoreError::Busy.into()),
         };
-        match trouble {
-            Trouble::Issue(error) => Err(error),
-            Trouble::Store(error) if self.grant.refresh_token().is_none() && !request.is_cancelled() => {
+        match outcome {
+            Ok(token) => Ok(token),
+            Err(Trouble::Issue(error)) => Err(error),
+            Err(Trouble::Store(error)) if needs_the_store || request.is_cancelled() => Err(failed(error)),
+            Err(Trouble::Store(error)) => {
                 tracing::debug!(target: TARGET, rule = error.rule(), "going on without the store");
                 self.exchange(None, request).await.issued
             }
-            Trouble::Store(error) => Err(failed(error)),
         }
     }
 
@@ -97,11 +102,13 @@ impl Login {
             };
             match self.rotate(memory, &from, request).await {
                 Ok((grant, issued)) => return self.receive(memory, &from, grant, issued, request).await,
-                Err(Trouble::Issue(error)) if condemns(&error) && from.grant.refresh_token().is_some() => {
-                    self.condemn(memory, &from, error, request).await?;
+                Err(Trouble::Issue(error)) => {
+                    let code = from.grant.refresh_token().and(condemns(&error)).cloned();
+                    let Some(code) = code else { return Err(error.into()) };
+                    self.condemn(memory, &from, &code, error, request).await?;
                     tracing::debug!(target: TARGET, "rejected, but somebody has replaced the login: going on with theirs");
                 }
-                Err(trouble) => return Err(trouble),
+                Err(store) => return Err(store),
             }
         }
         Err(StoreError::Busy.into())
@@ -137,6 +144,8 @@ impl Login {
                     memory.lease = Some(lease);
                     return Ok(None);
                 }
+                // Asked something else, it would be waited for once more.
+                Err(refused) if self.is_store_silent.load(Ordering::Relaxed) => return Err(refused.into()),
                 Err(refused) => refused,
             };
             // A store that cannot be written may still be read, and what is wrong with the login may be the true trouble.
@@ -163,26 +172,24 @@ impl Login {
     /// Step two: reads what is stored, and brings the memory up to it.
     pub(super) async fn look(&self, memory: &mut Memory) -> Result<(), StoreError> {
         let stored = self.timed(self.store.load()).await?;
-        match (memory.weigh(&self.identity, stored.as_ref()), stored) {
-            (Standing::Open(base), _) => memory.rebase(base),
-            (Standing::Saved, Some(stored)) => memory.settle(stored),
-            (Standing::Counts, Some(stored)) => {
+        match memory.weigh(&self.identity, stored) {
+            Standing::Open(base) => memory.rebase(base),
+            Standing::Saved(stored) => memory.settle(stored),
+            Standing::Counts(stored) => {
                 if memory.unsaved.is_some() {
                     tracing::warn!(target: TARGET, "an unsaved refresh token was given up: another login counts by now");
                 }
                 memory.settle(stored);
             }
-            (Standing::Lost(error), stored) => {
-                if let (StoreError::RolledBack, Some(older)) = (&error, stored) {
-                    memory.distrust(older.revision());
-                }
+            Standing::Older(revision) => {
+                memory.distrust(revision);
+                return Err(StoreError::RolledBack);
+            }
+            Standing::Lost(error) => {
                 // What is there is not ours to guard: somebody may want to sign in.
-                if matches!(error, StoreError::Gone | StoreError::Foreign) {
-                    self.release(memory).await;
-                }
+                self.release(memory).await;
                 return Err(error);
             }
-            (Standing::Saved | Standing::Counts, None) => {}
         }
         Ok(())
     }
@@ -200,10 +207,11 @@ impl Login {
                 None => Next::Exchange(Basis { grant: grant.clone(), base }),
             }),
             Content::Tombstone(tombstone) => {
-                let ours = self.grant.refresh_token().as_ref().map(Fingerprint::of);
+                let begun = self.begin();
                 // A refresh token that this login did not begin with: the user has signed in again.
-                if ours.as_ref() != tombstone.origin() && self.handed().is_none() {
-                    return Ok(Next::Exchange(Basis { grant: self.begin(), base }));
+                let is_other = begun.fingerprint().as_ref() != tombstone.origin();
+                if is_other && self.handed().is_none() && !memory.is_used_up(&begun, None) {
+                    return Ok(Next::Exchange(Basis { grant: begun, base }));
                 }
                 let code = OAuthCode::new(tombstone.code());
                 let code = code.ok_or_else(|| StoreError::Corrupt("a tombstone without a code".into()))?;
@@ -250,7 +258,9 @@ impl Login {
 
     /// A store that hangs is a store that is down.
     pub(super) async fn timed<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        timeout(STORE_CALL, call).await.unwrap_or_else(|_| Err(StoreError::unavailable("the store does not answer")))
+        let answer = timeout(STORE_CALL, call).await;
+        self.is_store_silent.store(answer.is_err(), Ordering::Relaxed);
+        answer.unwrap_or_else(|_| Err(silent()))
     }
 }
 
@@ -277,6 +287,10 @@ impl Drop for Session {
             self.lease = None;
         }
     }
+}
+
+fn silent() -> StoreError {
+    StoreError::unavailable("the store does not answer")
 }
 
 /// A lease outlasts an exchange that takes all of its time, and the store's calls around it.

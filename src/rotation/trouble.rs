@@ -1,6 +1,6 @@
 //! Why there is no token, and what it means for the login.
 
-use crate::{Delivery, IssueError, Verdict, oauth, store::StoreError};
+use crate::{Delivery, IssueError, OAuthCode, Verdict, oauth, store::StoreError};
 
 /// Why a transaction brought no token.
 pub(super) enum Trouble {
@@ -31,9 +31,10 @@ pub(super) fn failed(error: StoreError) -> IssueError {
     IssueError::new(Verdict::Transient, Delivery::NotSent, rule, error)
 }
 
-/// Whether a rejection is about the refresh token.
-pub(super) fn condemns(error: &IssueError) -> bool {
-    matches!(error.verdict(), Verdict::Rejected(code) if oauth::condemns(code.as_str()))
+/// The code of a rejection that is about the refresh token.
+pub(super) fn condemns(error: &IssueError) -> Option<&OAuthCode> {
+    let Verdict::Rejected(code) = error.verdict() else { return None };
+    oauth::condemns(code.as_str()).then_some(code)
 }
 
 /// Under an [`IssueError`]: the stored login is a tombstone.

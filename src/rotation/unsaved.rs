@@ -52,7 +52,7 @@ impl Login {
                     return Ok(());
                 }
                 Err(StoreError::Stale) => self.look(memory).await?,
-                Err(StoreError::LeaseLost) => memory.lease = None,
+                Err(StoreError::LeaseLost) => self.release(memory).await,
                 Err(error) => return Err(error),
             }
         }
@@ -89,26 +89,30 @@ impl Login {
 
     /// What is unsaved stays so until what is put is stored.
     pub(super) async fn put(&self, memory: &mut Memory, put: Put) -> Result<(), StoreError> {
-        let grant = match put {
-            Put::SignIn => self.begin(),
-            Put::Restore => memory.newest().cloned().ok_or(StoreError::Gone)?,
+        let grant = match (put, memory.latest()) {
+            (Put::SignIn, _) => self.begin(),
+            (Put::Restore, Some(Content::Grant(newest))) => newest.clone(),
+            (Put::Restore, Some(Content::Tombstone(_))) => return Err(StoreError::UsedUp),
+            (Put::Restore, None) => return Err(StoreError::Gone),
         };
         self.renew(memory, PUT_TTL).await;
         if memory.lease.is_none() {
             self.lease_patiently(memory).await?;
         }
         let stored = self.timed(self.store.load()).await?;
-        if let Put::Restore = put {
-            match memory.weigh(&self.identity, stored.as_ref()) {
-                Standing::Open(_) | Standing::Saved | Standing::Lost(StoreError::Gone | StoreError::RolledBack) => {}
+        match put {
+            Put::SignIn if memory.is_used_up(&grant, stored.as_ref()) => return Err(StoreError::UsedUp),
+            Put::SignIn => {}
+            Put::Restore => match memory.weigh(&self.identity, stored.clone()) {
+                Standing::Open(_) | Standing::Saved(_) | Standing::Older(_) | Standing::Lost(StoreError::Gone) => {}
                 Standing::Lost(error) => return Err(error),
-                Standing::Counts => return Err(StoreError::Stale),
-            }
+                Standing::Counts(_) => return Err(StoreError::Stale),
+            },
         }
         let record = Record::after(stored.as_ref().map(Record::revision), Content::Grant(grant));
         let lease = memory.lease.as_ref().ok_or(StoreError::LeaseLost)?;
         self.timed(self.store.commit(lease, &record)).await?;
-        memory.trust(record);
+        memory.settle(record);
         Ok(())
     }
 
@@ -131,7 +135,7 @@ impl Login {
         if let Some(lease) = &memory.lease
             && let Err(StoreError::LeaseLost) = self.timed(self.store.renew(lease, ttl)).await
         {
-            memory.lease = None;
+            self.release(memory).await;
         }
     }
 }

@@ -27,9 +27,10 @@ pub enum StoreError {
     /// What is stored was written by a later version of this library. It stays as it is.
     #[error("the stored login was written by a newer version of this library: update this program")]
     Newer,
-    /// Others can read what is stored, or it is not a file of its own (a symbolic link, a device).
+    /// Others can read what is stored, or it or its lock is not a file of its own (a symbolic link, a directory, a device).
     #[error(
-        "the stored login is not private: give it the mode 600 and no link, and sign in again if others may have read it"
+        "the stored login, or its lock, is not private: it has to be a file of the mode 600, no link and no directory; \
+         sign in again if others may have read it"
     )]
     NotPrivate,
     /// The stored login is of another account, another issuer or another client.
@@ -43,12 +44,15 @@ pub enum StoreError {
     LeaseLost,
     /// A login that this process has seen in the store is not there any more: somebody signed out, or the store lost its
     /// contents.
-    #[error("the stored login is gone: sign in again, or restore it if nobody signed out")]
+    #[error("the stored login is gone: restore it if nobody signed out, or sign in again")]
     Gone,
     /// The store was put back to an earlier state: what it holds is older than what this process has seen there, and its
     /// refresh token is spent.
     #[error("the stored login is older than one that was stored before: restore the newer one, or sign in again")]
     RolledBack,
+    /// The host wants to store a login that is known to be of no use any more.
+    #[error("this login is used up or rejected: sign in again, and build a new SharedLogin with the new refresh token")]
+    UsedUp,
 }
 
 impl StoreError {
@@ -76,6 +80,7 @@ impl StoreError {
             Self::LeaseLost => "store-lease-lost",
             Self::Gone => "store-login-gone",
             Self::RolledBack => "store-rolled-back",
+            Self::UsedUp => "login-used-up",
         }
     }
 }

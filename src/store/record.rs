@@ -73,7 +73,7 @@ impl Record {
     #[must_use]
     pub fn after(replaced: Option<Revision>, content: Content) -> Self {
         let number = replaced.map_or(0, Revision::get).saturating_add(1);
-        Self { revision: Revision { number, mark: fastrand::u64(..) }, replaces: replaced, content }
+        Self { revision: Revision { number, mark: super::unique() }, replaces: replaced, content }
     }
 
     /// The revision it is stored under.
@@ -113,6 +113,11 @@ impl Record {
     /// Whether it is a state from before `other`, of the same sign-in.
     pub(crate) fn is_before(&self, other: &Self) -> bool {
         self.is_of_the_sign_in_of(other) && self.content.position().1 < other.content.position().1
+    }
+
+    /// Whether both are the same state of the same sign-in.
+    pub(crate) fn is_the_state_of(&self, other: &Self) -> bool {
+        self.is_of_the_sign_in_of(other) && self.content.position().1 == other.content.position().1
     }
 
     /// As JSON text; a secret as a whole.
@@ -261,6 +266,11 @@ impl StoredGrant {
     #[must_use]
     pub const fn refresh_token(&self) -> Option<&SecretString> {
         self.refresh_token.as_ref()
+    }
+
+    /// Whether nobody has exchanged it since, with a new refresh token or without.
+    pub(crate) fn is_unchanged_from(&self, earlier: &Self) -> bool {
+        self.turn == earlier.turn && self.fingerprint() == earlier.fingerprint()
     }
 
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {

@@ -2,10 +2,14 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use redis::{
     Client, Cmd, FromRedisValue, RedisError,
@@ -15,7 +19,7 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use tokio::{runtime::Handle, time::sleep};
 
-use super::{GrantStore, Lease, Record, StoreError};
+use super::{GrantStore, Lease, Record, StoreError, unique};
 use crate::schedule::Doubling;
 
 /// Keeps a login on a Redis server (6 or later, or Valkey), for all machines that reach it.
@@ -49,7 +53,9 @@ use crate::schedule::Doubling;
 /// ```
 #[derive(Clone)]
 pub struct RedisStore {
-    connection: ConnectionManager,
+    connection: Arc<ArcSwap<ConnectionManager>>,
+    /// Makes another connection; none where the host has made the first.
+    client: Option<Client>,
     keys: Keys,
 }
 
@@ -63,7 +69,8 @@ struct Keys {
 
 impl RedisStore {
     /// The login of this name on the server at `url`: `redis://`, `rediss://` (TLS; feature `redis-rustls`) or `unix:`, with
-    /// user and password of an ACL where there is one. Connects when it is first used, and again whenever it has to.
+    /// user and password of an ACL where there is one. Connects when it is first used, and again whenever it has to; also
+    /// when the server has become a replica, for a failover need not close the connections to the old master.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the URL is none, or needs TLS that is not compiled in.
@@ -71,28 +78,36 @@ impl RedisStore {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn open(url: &str, login: &str) -> Result<Self, StoreError> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
-            // The monitor tries again; what hangs here holds up a lease.
-            .set_number_of_retries(1);
         let client = Client::open(url).map_err(failed)?;
-        ConnectionManager::new_lazy_with_config(client, config)
-            .map_err(failed)
-            .map(|connection| Self::on(connection, login))
+        let connection = connect(client.clone()).map_err(failed)?;
+        Ok(Self { client: Some(client), ..Self::on(connection, login) })
     }
 
-    /// The login of this name, over a connection that the host has made; clones of it share the connection.
+    /// The login of this name, over a connection that the host has made; clones of it share the connection. Where a failover
+    /// leaves connections open, the host has to see to it that this one comes to the new master.
     #[must_use]
     pub fn on(connection: ConnectionManager, login: &str) -> Self {
         let hash: String = Sha256::digest(login).iter().map(|byte| format!("{byte:02x}")).collect();
         // In braces, so that a cluster keeps all three in one place.
         let key = |kind| format!("steadfast:{{{hash}}}:{kind}");
-        Self { connection, keys: Keys { login: key("login"), lease: key("lease"), latest: key("latest") } }
+        let connection = Arc::new(ArcSwap::from_pointee(connection));
+        Self {
+            connection,
+            client: None,
+            keys: Keys { login: key("login"), lease: key("lease"), latest: key("latest") },
+        }
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        command.query_async(&mut self.connection.clone()).await.map_err(failed)
+        let mut connection = ConnectionManager::clone(&self.connection.load());
+        let answer = command.query_async(&mut connection).await;
+        if let (Err(error), Some(client)) = (&answer, &self.client)
+            && is_read_only(error)
+            && let Ok(anew) = connect(client.clone())
+        {
+            self.connection.store(Arc::new(anew));
+        }
+        answer.map_err(failed)
     }
 
     fn held<'a>(&self, lease: &'a Lease) -> Result<&'a Held, StoreError> {
@@ -112,7 +127,7 @@ impl GrantStore for RedisStore {
     }
 
     async fn lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
-        let owner = format!("{:032x}", fastrand::u128(..));
+        let owner = format!("{:016x}{:016x}", unique(), unique());
         // Made first: if the answer gets lost, or nobody waits for it, dropping this takes the lease back.
         let held = Held { store: self.clone(), owner, ended: AtomicBool::new(false) };
         let keys = [&*self.keys.lease, &*self.keys.latest];
@@ -200,6 +215,20 @@ fn script(text: &str, keys: &[&str], arguments: &[&str]) -> Cmd {
     command
 }
 
+fn connect(client: Client) -> Result<ConnectionManager, RedisError> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE))
+        // The monitor tries again; what hangs here holds up a lease.
+        .set_number_of_retries(1);
+    ConnectionManager::new_lazy_with_config(client, config)
+}
+
+/// Redis 6 wraps what goes wrong in a script into an error of its own.
+fn is_read_only(error: &RedisError) -> bool {
+    error.code() == Some(READ_ONLY) || error.detail().is_some_and(|detail| detail.contains("-READONLY "))
+}
+
 fn failed(error: RedisError) -> StoreError {
     StoreError::unavailable(error)
 }
@@ -213,6 +242,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const TRIES: usize = 8;
 
 const RECORD: &str = "record";
+const READ_ONLY: &str = "READONLY";
 
 const LEASE: &str = "
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 0 end
@@ -237,3 +267,25 @@ return 'done'";
 const RELEASE: &str = "
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return redis.status_reply('OK')";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_known_by_its_words_also_from_within_a_script() {
+        for (words, expected) in [
+            ("READONLY You can't write against a read only replica.", true),
+            ("READONLY You can't write against a read only replica. script: 0a1, on @user_script:1.", true),
+            (
+                "ERR Error running script (call to f_0a1): @user_script:2: @user_script: 2: -READONLY You can't write",
+                true,
+            ),
+            ("MOVED 3999 127.0.0.1:6381", false),
+        ] {
+            let answer = redis::parse_redis_value(format!("-{words}\r\n").as_bytes()).unwrap();
+            assert_eq!(is_read_only(&answer.extract_error().unwrap_err()), expected, "{words}");
+        }
+    }
+}

@@ -34,6 +34,8 @@ pub(crate) enum Trouble {
     Lost,
     /// Another process takes the lease, puts a new sign-in into the store, and gives it back.
     Stale,
+    /// Another process takes the lease, exchanges the stored refresh token, which the server does not rotate, and gives it back.
+    Renewed,
     /// The step answers that the store is down, until it is mended.
     Down,
     /// The step never answers, until it is mended.
@@ -71,6 +73,10 @@ struct State {
     server: Server,
     /// What was stored when a commit of ours took its place, if we had not spent it.
     overwritten: Vec<String>,
+    /// What was good when a tombstone of ours took its place, if the server had said nothing against it as it was.
+    condemned: Vec<String>,
+    /// Whether a good refresh token was rejected, or another process has said so.
+    is_dead: bool,
     is_pardoned: bool,
 }
 
@@ -85,6 +91,11 @@ struct Server {
     newest: String,
     sent: Vec<String>,
     is_revoked: bool,
+    /// It does not rotate: a refresh token stays good.
+    is_steady: bool,
+    /// The next exchange is refused, though its refresh token is good.
+    refuses: bool,
+    refused: HashSet<String>,
 }
 
 impl Shelf {
@@ -104,6 +115,12 @@ impl Shelf {
         shelf
     }
 
+    /// On a server that does not rotate: the good refresh token stays good.
+    pub(crate) fn steady(self) -> Self {
+        self.state().server.is_steady = true;
+        self
+    }
+
     /// Holds nothing; the grant's own refresh token is good.
     pub(crate) fn empty() -> Self {
         let mut server = Server::default();
@@ -119,6 +136,8 @@ impl Shelf {
             plan: HashMap::new(),
             server,
             overwritten: Vec::new(),
+            condemned: Vec::new(),
+            is_dead: false,
             is_pardoned: false,
         })))
     }
@@ -146,6 +165,17 @@ impl Shelf {
         self.state().server.is_revoked = true;
     }
 
+    /// The server answers `invalid_grant` once, and thinks better of it.
+    pub(crate) fn refuse_once(&self) {
+        self.state().server.refuses = true;
+    }
+
+    /// The grant of a user who has signed in again.
+    pub(crate) fn anew(&self) -> Anew {
+        self.state().server.good.insert(ANEW.to_owned());
+        Anew(self.clone())
+    }
+
     /// What was stored before is stored again.
     pub(crate) fn put_back(&self, record: Record) {
         self.state().record = Some(record);
@@ -164,6 +194,17 @@ impl Shelf {
         self.state().record.as_ref().map(|record| record.identity().account().to_owned())
     }
 
+    /// Whether the stored refresh token can be exchanged.
+    pub(crate) fn is_good(&self) -> bool {
+        let stored = self.stored();
+        self.state().server.good.contains(&stored)
+    }
+
+    /// Whether somebody had reason to take the login for dead.
+    pub(crate) fn has_died(&self) -> bool {
+        self.state().is_dead
+    }
+
     pub(crate) fn is_leased(&self) -> bool {
         self.state().is_leased
     }
@@ -177,11 +218,14 @@ impl Shelf {
         self.state().server.sent.clone()
     }
 
-    /// What must never happen: a refresh token sent again after its success had come, and another's login written over.
+    /// What must never happen: a refresh token sent again after its success had come, another's login written over, and a
+    /// good one condemned.
     pub(crate) fn sins(&self) -> Vec<String> {
         let state = self.state();
         let again = state.server.sent_again.iter().map(|token| format!("{token} was sent again"));
-        again.chain(state.overwritten.iter().map(|token| format!("{token} was written over"))).collect()
+        let overwritten = state.overwritten.iter().map(|token| format!("{token} was written over"));
+        let condemned = state.condemned.iter().map(|token| format!("{token} was condemned"));
+        again.chain(overwritten).chain(condemned).collect()
     }
 
     /// Whether commits that begin now are at the host's word, which may write over anything.
@@ -230,6 +274,13 @@ impl State {
                 let token = self.server.issue();
                 self.put(Content::Grant(theirs("alice", &token)));
             }
+            Trouble::Renewed => {
+                self.befall(Trouble::Lost);
+                if let Some(Content::Grant(grant)) = self.record.as_ref().map(Record::content) {
+                    let same = grant.renewed(None, grant.access_token().cloned(), Terms::default());
+                    self.put(Content::Grant(same));
+                }
+            }
             Trouble::Foreign => {
                 let number = self.record.as_ref().map_or(1, |record| record.revision().get());
                 self.record = Some(numbered(number, &Content::Grant(theirs("bob", "rt-bobs"))));
@@ -245,6 +296,7 @@ impl State {
                 if let Some(Content::Grant(grant)) = self.record.as_ref().map(Record::content) {
                     let code = OAuthCode::new("invalid_grant").unwrap();
                     self.put(Content::Tombstone(Tombstone::of(&grant.clone(), &code)));
+                    self.is_dead = true;
                 }
             }
             Trouble::Older => self.record = self.before.clone(),
@@ -267,12 +319,16 @@ impl State {
             return Err(StoreError::Stale);
         }
         if let Some(replaced) = &self.record {
-            let token = refresh_token(replaced);
-            if !is_pardoned
-                && token != "dead"
-                && !self.server.received.contains(&token)
-                && refresh_token(record) != "dead"
-            {
+            let (token, server) = (refresh_token(replaced), &self.server);
+            if refresh_token(record) == "dead" {
+                // The same refresh token may have succeeded since it was refused.
+                let was_refused =
+                    server.is_revoked || server.refused.contains(&token) && turn(record) >= turn(replaced);
+                if server.good.contains(&token) && !was_refused {
+                    self.condemned.push(token);
+                }
+                self.is_dead = true;
+            } else if !is_pardoned && token != "dead" && !server.received.contains(&token) {
                 self.overwritten.push(token);
             }
         }
@@ -371,27 +427,61 @@ impl Grant for Shelf {
         let sent = refresh_token.unwrap().expose_secret().to_owned();
         let struck = self.step(Step::Exchange).await;
         let mut state = self.state();
-        let server = &mut state.server;
+        let State { server, is_dead, .. } = &mut *state;
         server.sent.push(sent.clone());
-        if server.received.contains(&sent) {
+        if server.received.contains(&sent) && !server.is_steady {
             server.sent_again.push(sent.clone());
         }
         let refused = |cause| Exchanged { issued: Err(cause), refresh_token: None };
         if struck.is_err() {
             return refused(IssueError::transient("503"));
         }
-        if server.is_revoked || !server.good.remove(&sent) {
+        let is_refused = std::mem::take(&mut server.refuses);
+        if is_refused || server.is_revoked || !server.good.contains(&sent) {
+            *is_dead |= server.good.contains(&sent);
+            server.refused.insert(sent);
             return refused(IssueError::rejected(OAuthCode::new("invalid_grant").unwrap(), "revoked"));
         }
-        let refresh_token = server.issue();
-        server.received.insert(sent);
-        server.newest.clone_from(&refresh_token);
-        let access_token = format!("at-of-{refresh_token}");
-        Exchanged {
-            issued: Ok(IssuedToken::bearer(access_token).expires_in(Duration::from_secs(3600))),
-            refresh_token: Some(refresh_token.into()),
+        server.received.insert(sent.clone());
+        let access_token = format!("at-{}", server.sent.len());
+        let issued = Ok(IssuedToken::bearer(access_token).expires_in(Duration::from_secs(3600)));
+        if server.is_steady {
+            server.newest = sent;
+            return Exchanged { issued, refresh_token: None };
         }
+        server.good.remove(&sent);
+        server.newest = server.issue();
+        Exchanged { issued, refresh_token: Some(server.newest.clone().into()) }
     }
+}
+
+/// The same login, from another refresh token on.
+pub(crate) struct Anew(Shelf);
+
+#[async_trait::async_trait]
+impl Grant for Anew {
+    fn issuer(&self) -> String {
+        self.0.issuer()
+    }
+
+    fn client_id(&self) -> String {
+        self.0.client_id()
+    }
+
+    fn refresh_token(&self) -> Option<SecretString> {
+        Some(ANEW.into())
+    }
+
+    async fn exchange(&self, refresh_token: Option<&SecretString>, request: &IssueRequest) -> Exchanged {
+        self.0.exchange(refresh_token, request).await
+    }
+}
+
+/// How many exchanges lie between the sign-in and this record: only its text tells.
+fn turn(record: &Record) -> u64 {
+    let text = record.to_json();
+    let (_, rest) = text.expose_secret().split_once("\"turn\":").unwrap();
+    rest.split(|other: char| !other.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
 
 pub(crate) fn refresh_token(record: &Record) -> String {
@@ -422,5 +512,6 @@ fn numbered(number: u64, content: &Content) -> Record {
 }
 
 const FIRST: &str = "rt-first";
+const ANEW: &str = "rt-anew";
 const ISSUER: &str = "https://login.example.com/token";
 const CLIENT: &str = "my-cli";

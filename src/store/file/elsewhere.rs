@@ -8,7 +8,7 @@ use std::{
 
 use crate::store::StoreError;
 
-/// The standard library does not say which file it is. On Windows an open file cannot be replaced anyway.
+/// The standard library does not say which file it is. What [`options`] opens on Windows cannot be replaced while it is open.
 #[derive(PartialEq, Eq)]
 pub(super) struct Identity;
 
@@ -18,8 +18,21 @@ impl Identity {
     }
 }
 
+#[cfg(not(windows))]
 pub(super) fn options() -> OpenOptions {
     File::options()
+}
+
+/// Others may read and write, as ever, but not delete or rename what is open: the lock's file stays the one that is locked.
+#[cfg(windows)]
+pub(super) fn options() -> OpenOptions {
+    use std::os::windows::fs::OpenOptionsExt;
+
+    const FILE_SHARE_READ: u32 = 1;
+    const FILE_SHARE_WRITE: u32 = 2;
+    let mut options = File::options();
+    options.share_mode(FILE_SHARE_READ | FILE_SHARE_WRITE);
+    options
 }
 
 /// `None` where nothing is; `false` for a link, a directory, a device.
@@ -32,13 +45,13 @@ pub(super) fn is_plain(path: &Path) -> io::Result<Option<bool>> {
 }
 
 pub(super) fn read_back(path: &Path) -> Result<Option<File>, StoreError> {
-    match is_plain(path).map_err(StoreError::unavailable)? {
+    match is_plain(path).map_err(super::failed(path))? {
         None => Ok(None),
         Some(false) => Err(StoreError::NotPrivate),
         Some(true) => match File::open(path) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::unavailable(error)),
+            Err(error) => Err(super::failed(path)(error)),
         },
     }
 }

@@ -42,20 +42,20 @@ pub(super) fn read_back(path: &Path) -> Result<Option<File>, StoreError> {
         let seen = match fs::symlink_metadata(path) {
             Ok(seen) => seen,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::unavailable(error)),
+            Err(error) => return Err(super::failed(path)(error)),
         };
         if !seen.is_file() || seen.mode() & OTHERS != 0 {
             return Err(StoreError::NotPrivate);
         }
         match File::open(path) {
             Ok(file) => {
-                let opened = file.metadata().map_err(StoreError::unavailable)?;
+                let opened = file.metadata().map_err(super::failed(path))?;
                 if Identity::of(&opened) == Identity::of(&seen) {
                     return Ok(Some(file));
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(StoreError::unavailable(error)),
+            Err(error) => return Err(super::failed(path)(error)),
         }
     }
     Err(StoreError::Busy)

@@ -44,12 +44,12 @@ pub(super) fn read(text: &str) -> Result<(Revision, Content), StoreError> {
 /// The text's outermost part, in every version.
 #[derive(Deserialize)]
 struct Version {
-    version: u32,
+    version: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Document {
-    version: u32,
+    version: u64,
     revision: u64,
     #[serde(default)]
     mark: u64,
@@ -108,4 +108,4 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-const VERSION: u32 = 1;
+const VERSION: u64 = 1;
