@@ -20,6 +20,8 @@ pub(crate) struct Nature {
     /// How long the machine has slept, in milliseconds: the monotonic clock has missed it, the rest of the world has not.
     slept: AtomicU64,
     over: AtomicBool,
+    /// Whether the journal is kept.
+    told: bool,
     dice: Mutex<fastrand::Rng>,
     weather: Mutex<Weather>,
     book: Mutex<Book>,
@@ -34,13 +36,14 @@ struct Book {
 }
 
 impl Nature {
-    pub(crate) fn of(seed: u64) -> Arc<Self> {
+    pub(crate) fn of(seed: u64, told: bool) -> Arc<Self> {
         // The library's own randomness, where it takes no seed.
         fastrand::seed(seed);
         let nature = Arc::new(Self {
             began: Instant::now(),
             slept: AtomicU64::new(0),
             over: AtomicBool::new(false),
+            told,
             dice: Mutex::new(fastrand::Rng::with_seed(seed)),
             weather: Mutex::default(),
             book: Mutex::default(),
@@ -113,6 +116,9 @@ impl Nature {
 /// The journal.
 impl Nature {
     pub(crate) fn note(&self, line: fmt::Arguments<'_>) {
+        if !self.told {
+            return;
+        }
         let mut text = format!("{:>10.3} ", self.now().as_secs_f64());
         let _ = text.write_fmt(line);
         locked(&self.book).lines.push(text);

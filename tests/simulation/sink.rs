@@ -68,6 +68,9 @@ impl StatusSink for Ear {
         if event.sequence == heard.sequence + 1 {
             nature.check(promises::a_status_follows_the_table(&heard.status, &event.to));
         }
+        if !event.unsaved && heard.told.as_ref().is_some_and(|told| told.unsaved) {
+            nature.meets("unsaved no more");
+        }
         (heard.sequence, heard.status) = (event.sequence, event.to.clone());
         heard.told = Some(event.clone());
         Ok(())

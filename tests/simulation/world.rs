@@ -24,8 +24,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn of(seed: u64) -> Self {
-        let nature = Nature::of(seed);
+    pub(crate) fn of(seed: u64, told: bool) -> Self {
+        let nature = Nature::of(seed, told);
         let policy = Arc::new(policy(&nature));
         let grace = Duration::from_secs(nature.pick(&[0, 0, 30, 60]));
         let lifetime = Duration::from_secs(nature.pick(&[40, 300, 900, 3600, 3600, 4 * 3600]));
