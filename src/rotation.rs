@@ -100,6 +100,7 @@
 //! token before.
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -109,7 +110,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use secrecy::SecretString;
 use tokio::task::JoinError;
 
 mod grant;
@@ -128,7 +128,7 @@ use self::{
 use crate::{
     BoxError, IssueRequest, IssuedToken, TokenSource,
     monitor::clock::Clock,
-    store::{GrantStore, Identity, StoreError},
+    store::{Fingerprint, GrantStore, Identity, StoreError},
 };
 
 /// A login that many processes share: a [`TokenSource`] over a [`Grant`] and a [`GrantStore`]. See the
@@ -208,7 +208,10 @@ impl TokenSource for SharedLogin {
     async fn issue(&self, request: &IssueRequest) -> Result<IssuedToken, BoxError> {
         let (login, request) = (Arc::clone(&self.0), request.clone());
         let issued = in_a_task_of_its_own(async move { login.issue(&request).await }).await??;
-        *self.0.handed() = Some(issued.expose_secret().into());
+        let mut handed = self.0.handed();
+        handed.truncate(HANDED - 1);
+        handed.push_front(Fingerprint::of(&issued.expose_secret().into()));
+        drop(handed);
         Ok(issued)
     }
 
@@ -305,15 +308,16 @@ struct Login {
     clock: Clock,
     /// Locked for a whole transaction: one at a time.
     memory: Arc<tokio::sync::Mutex<Memory>>,
-    /// The access token handed out last. Whoever asks again wants another.
-    handed: Mutex<Option<SecretString>>,
+    /// The access tokens handed out last. Whoever asks again wants another; not the one before either, which may be in the
+    /// store still where the last could not be saved.
+    handed: Mutex<VecDeque<Fingerprint>>,
     /// The store has not answered when it was asked last.
     is_store_silent: AtomicBool,
     counts: Counts,
 }
 
 impl Login {
-    fn handed(&self) -> MutexGuard<'_, Option<SecretString>> {
+    fn handed(&self) -> MutexGuard<'_, VecDeque<Fingerprint>> {
         // Nothing that can panic runs under this lock.
         self.handed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -339,6 +343,8 @@ struct Counts {
     adopted: AtomicU64,
 }
 
+/// How many of the tokens handed out are known again.
+const HANDED: usize = 8;
 const LEASE_WAIT: Duration = Duration::from_secs(5);
 /// For what the store itself takes, on top of the wait and the exchange.
 const STORE_TIME: Duration = Duration::from_secs(10);

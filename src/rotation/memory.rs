@@ -162,6 +162,8 @@ impl Unsaved {
     fn may_replace(&self, stored: &Record, is_spent: bool) -> bool {
         let is_about_ours = refresh_token(stored) == self.of;
         match (self.record.content(), stored.content()) {
+            // What is stored is what it came from, however many exchanges ago: those spent are remembered for a while only.
+            _ if self.record.replaces() == Some(stored.revision()) => true,
             (Content::Grant(_), Content::Grant(_)) => is_spent || is_about_ours,
             // The same refresh token may have had success since, where they are not rotated.
             (Content::Tombstone(_), Content::Grant(_)) => {

@@ -210,7 +210,7 @@ impl Login {
                 let begun = self.begin();
                 // A refresh token that this login did not begin with: the user has signed in again.
                 let is_other = begun.fingerprint().as_ref() != tombstone.origin();
-                if is_other && self.handed().is_none() && !memory.is_used_up(&begun, None) {
+                if is_other && self.handed().is_empty() && !memory.is_used_up(&begun, None) {
                     return Ok(Next::Exchange(Basis { grant: begun, base }));
                 }
                 let code = OAuthCode::new(tombstone.code());
@@ -231,8 +231,10 @@ impl Login {
     /// The access token of a login, if it fits, is not due yet, and is not the one that another is wanted for.
     pub(super) fn wanted(&self, grant: &StoredGrant, request: &IssueRequest) -> Option<IssuedToken> {
         let token = grant.access_token()?;
-        let was_handed = self.handed().as_ref().is_some_and(|handed| token.is(handed));
-        if was_handed || request.claims().is_some() || *grant.terms() != self.grant.terms() {
+        if self.handed().contains(&token.fingerprint())
+            || request.claims().is_some()
+            || *grant.terms() != self.grant.terms()
+        {
             return None;
         }
         let (now, policy) = (self.clock.wall(), request.policy());

@@ -80,6 +80,9 @@ impl Login {
                     tracing::error!(target: TARGET, "a rotated refresh token was never saved: the login is lost");
                 } else if saved.is_err() {
                     continue;
+                } else {
+                    // Whoever read the warning wants to read this, too.
+                    tracing::info!(target: TARGET, "nothing is unsaved any more");
                 }
                 memory.saver = None;
                 return;

@@ -327,8 +327,8 @@ impl StoredToken {
         self.issued_at.saturating_add(lifetime).saturating_sub(now).min(lifetime)
     }
 
-    pub(crate) fn is(&self, secret: &SecretString) -> bool {
-        self.secret.expose_secret() == secret.expose_secret()
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.secret)
     }
 }
 

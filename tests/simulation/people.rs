@@ -21,7 +21,7 @@ use crate::{
     nature::{Nature, locked},
     process::{Kind, Process},
     promises,
-    source::{Record, TAKES_UP_OLD_TOKENS},
+    source::Record,
 };
 
 impl Process {
@@ -131,8 +131,7 @@ impl Record {
         if let Some(handed) = handed {
             nature.check(promises::no_secret_in_any_output("a token", &format!("{handed:?}")));
         }
-        let known = TAKES_UP_OLD_TOKENS && self.kind == Kind::SharedClient;
-        let withdrawn = locked(&self.pages).withdrawn.contains(secret) && !known;
+        let withdrawn = locked(&self.pages).withdrawn.contains(secret);
         nature.check(promises::a_withdrawn_token_is_not_seen_again(secret, withdrawn));
         let (mono, wall) = (nature.now(), self.wall());
         nature.check(promises::an_expired_token_is_never_served(secret, &token, mono, wall, &self.policy));

@@ -76,7 +76,7 @@ pub(crate) struct Site {
 
 impl Process {
     pub(crate) fn start(site: &Site, number: usize, kind: Kind, refresh_token: &str) -> Self {
-        let record = Record::new(&site.nature, &site.policy, number, kind);
+        let record = Record::new(&site.nature, &site.policy, number);
         ACCOUNT.clone_into(&mut locked(&record.pages).account);
         let client = number * CLIENTS;
         let (source, _) = site.source(kind, &record, 0, client, refresh_token, ACCOUNT);

@@ -16,7 +16,6 @@ use crate::{
     TRAP,
     idp::{Idp, number_of},
     nature::{Nature, locked},
-    process::Kind,
     promises::{self, Token},
     store::SimStore,
     weather::Source,
@@ -28,7 +27,6 @@ pub(crate) struct Record {
     pub(crate) nature: Arc<Nature>,
     pub(crate) policy: Arc<RefreshPolicy>,
     pub(crate) process: usize,
-    pub(crate) kind: Kind,
     /// Each process is on a machine of its own, whose clock is set by people.
     pub(crate) clock: TestClock,
     pub(crate) tokens: OnceLock<WeakTokenSource>,
@@ -75,10 +73,10 @@ struct Ended {
 }
 
 impl Record {
-    pub(crate) fn new(nature: &Arc<Nature>, policy: &Arc<RefreshPolicy>, process: usize, kind: Kind) -> Arc<Self> {
+    pub(crate) fn new(nature: &Arc<Nature>, policy: &Arc<RefreshPolicy>, process: usize) -> Arc<Self> {
         let (nature, policy) = (Arc::clone(nature), Arc::clone(policy));
         let clock = TestClock::new();
-        Arc::new(Self { nature, policy, process, kind, clock, tokens: OnceLock::new(), pages: Mutex::default() })
+        Arc::new(Self { nature, policy, process, clock, tokens: OnceLock::new(), pages: Mutex::default() })
     }
 
     /// The wall clock, since the Unix epoch.
@@ -216,8 +214,7 @@ impl Watched {
         if let Some(newest) = pages.newest.clone() {
             let refused = pages.refused.contains(&newest);
             let wanted = with_claims && !pages.claims.is_empty();
-            let known = TAKES_UP_OLD_TOKENS && self.record.kind == Kind::SharedClient;
-            let again = !pages.forced.insert(newest.clone()) && !known;
+            let again = !pages.forced.insert(newest.clone());
             nature.check(promises::refusals_of_a_token_force_one_refresh(&newest, refused || wanted, again && !wanted));
             if wanted {
                 pages.claims.clear();
@@ -324,7 +321,3 @@ const fn reason(reason: IssueReason) -> &'static str {
         _ => "unknown",
     }
 }
-
-/// Known, and to be removed: with the store read-only, a client that has been refused its newest token takes up the one that is
-/// stored, which it was refused before (a definite refusal included).
-pub(crate) const TAKES_UP_OLD_TOKENS: bool = true;

