@@ -477,6 +477,20 @@ async fn client_credentials_share_their_token_and_do_without_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_from_before_the_last_is_not_taken_up_where_the_last_could_not_be_stored() {
+    let world = World::new().await;
+    let grant = ClientCredentialsGrant::builder(world.idp.token_url(), "billing").client_secret("s3cret").build();
+    let login = world.login_with(grant.unwrap());
+    let first = login.issue(&initial()).await.unwrap();
+    world.store.fail("commit", || StoreError::unavailable("read-only"));
+    for calls in 2..6 {
+        let token = login.issue(&initial()).await.unwrap();
+        assert_ne!(token.expose_secret(), first.expose_secret());
+        assert_eq!(world.idp.calls(), calls, "whoever asks again has no use for what it had");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn client_credentials_wait_for_one_call_of_a_store_that_hangs() {
     let world = World::new().await;
     for first in 0..4 {
@@ -546,6 +560,23 @@ async fn an_unsaved_pair_is_what_the_next_exchange_starts_from() {
     let sent = world.refresh_tokens_sent();
     let distinct: std::collections::HashSet<_> = sent.iter().collect();
     assert_eq!((sent.len(), distinct.len()), (4, 4), "after a received success the old one is never sent again");
+    assert!(!world.idp.reuse_detected());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_unsaved_pair_came_from_is_known_again_however_long_ago_that_was() {
+    let world = World::new().await;
+    let login = world.login();
+    login.issue(&initial()).await.unwrap();
+    // Many more than any memory of spent tokens holds, and then a store that wants to be read again.
+    world.store.fail("commit", || StoreError::unavailable("read-only"));
+    for _ in 0..150 {
+        assert!(login.issue(&initial()).await.unwrap().is_unsaved());
+    }
+    world.store.fail("commit", || StoreError::Stale);
+    assert!(login.issue(&initial()).await.unwrap().is_unsaved());
+    world.store.mend();
+    assert!(!login.issue(&initial()).await.unwrap().is_unsaved());
     assert!(!world.idp.reuse_detected());
 }
 
