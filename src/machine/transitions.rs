@@ -156,17 +156,21 @@ impl Machine {
             self.account.held = None;
         }
         match &mut self.state {
-            State::Running(None) if !self.can_refresh => {
-                self.state = State::Unauthenticated(UnauthenticatedReason::RejectedByResource);
-            }
-            State::Running(None) if strikes >= STRIKES => {
-                let work = Work::ticking(&self.account, &self.policy, &mut self.jitter, now);
-                self.enter_long_window(RetryCause::RejectedByResource, work, now);
-            }
-            State::Running(idle @ None) => {
-                self.account.forced.spend(self.policy.forced_refreshes, now);
-                let soonest = self.account.at_once(IssueReason::Rejected, now);
-                *idle = Some(Work::scheduled(soonest, IssueReason::Rejected));
+            // A nudge that keeps its distance to the one before must not hold the cure up.
+            State::Running(work) if work.as_ref().is_none_or(Work::gives_way) => {
+                if !self.can_refresh {
+                    self.state = State::Unauthenticated(UnauthenticatedReason::RejectedByResource);
+                } else if strikes >= STRIKES {
+                    let mut tick = Work::ticking(&self.account, &self.policy, &mut self.jitter, now);
+                    if let Some(Work::Scheduled { due, reason, .. }) = work {
+                        tick.bring_forward(*due, *reason, now);
+                    }
+                    self.enter_long_window(RetryCause::RejectedByResource, tick, now);
+                } else {
+                    self.account.forced.spend(self.policy.forced_refreshes, now);
+                    let soonest = self.account.at_once(IssueReason::Rejected, now);
+                    *work = Some(Work::scheduled(soonest, IssueReason::Rejected));
+                }
             }
             State::Pending(Work::InFlight { then, .. })
             | State::Running(Some(Work::InFlight { then, .. }))
@@ -174,7 +178,7 @@ impl Machine {
                 then.claims |= objection == Objection::Claims;
             }
             State::Pending(Work::Scheduled { .. })
-            | State::Running(Some(Work::Scheduled { .. }))
+            | State::Running(_)
             | State::AuthRetrying(LongWindow { work: Work::Scheduled { .. }, .. })
             | State::Unauthenticated(_)
             | State::Stopped(_) => {}
@@ -209,13 +213,20 @@ impl Machine {
             soonest = soonest.max(**from);
         }
         let nudge = Work::scheduled(soonest, IssueReason::Nudged);
+        let refresh_due = self.refresh_due();
         match &mut self.state {
             State::Unauthenticated(_) => {
                 self.run = self.run.next();
                 self.account.forget_record();
                 self.state = State::Pending(nudge);
             }
-            State::Running(idle @ None) => *idle = Some(nudge),
+            State::Running(idle @ None) => {
+                let work = idle.insert(nudge);
+                // Its success fulfils the nudge, and the nudge, which may be 10 s away, must not make it late.
+                if let Some(refresh_due) = refresh_due {
+                    work.bring_forward(refresh_due, IssueReason::Ahead, now);
+                }
+            }
             State::Pending(work) | State::Running(Some(work)) | State::AuthRetrying(LongWindow { work, .. }) => {
                 match work {
                     Work::InFlight { then, .. } => then.nudged = true,

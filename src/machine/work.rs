@@ -80,6 +80,11 @@ impl Work {
         }
     }
 
+    /// Waits for nothing but its distance to another, so that what is more urgent may take its place.
+    pub(super) fn gives_way(&self) -> bool {
+        matches!(self, Self::Scheduled { reason: IssueReason::Nudged | IssueReason::Ahead, retry: None, .. })
+    }
+
     pub(super) fn is_due(&self, now: Now) -> bool {
         matches!(self, Self::Scheduled { due, .. } if due.passed(now))
     }

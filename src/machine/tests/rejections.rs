@@ -103,6 +103,39 @@ fn one_refusal_costs_one_forced_refresh() {
 }
 
 #[test]
+fn a_nudge_that_has_to_wait_holds_up_no_forced_refresh() {
+    for objection in [Objection::Definite, Objection::Suspect, Objection::Claims] {
+        let mut world = nudged_twice(World::running());
+        assert_eq!(world.reject(objection).start, Some(IssueReason::Rejected));
+    }
+}
+
+#[test]
+fn a_nudge_that_has_to_wait_hides_no_refusal_of_a_static_token() {
+    let mut world = nudged_twice(World::with_static_token());
+    world.reject(Objection::Suspect);
+    assert_eq!(world.status(), AuthStatus::Unauthenticated(UnauthenticatedReason::RejectedByResource));
+}
+
+#[test]
+fn a_nudge_that_has_to_wait_does_not_keep_the_third_refused_token_out_of_the_long_window() {
+    let mut world = World::running();
+    world.pass(secs(20));
+    world.nudge();
+    world.issue(hours(1));
+    for _ in 0..2 {
+        world.pass(secs(2));
+        world.reject(Objection::Suspect);
+        world.issue(hours(1));
+    }
+    world.pass(secs(2));
+    world.nudge();
+    assert_eq!(world.reject(Objection::Suspect).publish, Some(REFUSED));
+    assert_eq!(world.wait_for_next_attempt(), secs(4));
+    assert_eq!(world.run_to_next_attempt(), IssueReason::Nudged);
+}
+
+#[test]
 fn a_token_of_unknown_lifetime_is_refreshed_when_it_is_refused() {
     let mut world = World::started();
     world.issue(None);
@@ -273,3 +306,14 @@ fn a_rejection_of_the_old_account_does_not_touch_the_new_one() {
 }
 
 const OBJECTIONS: [Objection; 3] = [Objection::Definite, Objection::Suspect, Objection::Claims];
+
+/// The second nudge is ten seconds from the first, which has brought a token; two of these have passed.
+fn nudged_twice(mut world: World) -> World {
+    world.pass(secs(20));
+    world.nudge();
+    world.issue(hours(1));
+    world.nudge();
+    world.pass(secs(2));
+    assert_eq!(world.wait_for_next_attempt(), secs(8));
+    world
+}
