@@ -120,7 +120,7 @@
 //! Without features: `arc-swap`, `async-trait`, `base64`, `bytes`, `fastrand`, `http`, `http-body`, `httpdate`, `humantime`,
 //! `pin-project-lite`, `secrecy`, `thiserror`, `tokio`, `tower-layer`, `tower-service`, `tracing`.
 //!
-//! With `oauth2` besides: `oauth2`, `serde`, `serde_json`, `sha2`, `url`.
+//! With `oauth2` besides: `getrandom`, `oauth2`, `serde`, `serde_json`, `sha2`, `url`.
 //!
 //! The other features each bring the crate they are named after.
 //!
