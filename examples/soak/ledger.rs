@@ -35,6 +35,7 @@ struct AccessToken {
 
 /// The refresh token that counts is the one with the number `turn`; the one before it is forgiven within the grace.
 struct Login {
+    number: u64,
     turn: u64,
     rotated: Instant,
     secret: u64,
@@ -46,12 +47,16 @@ impl Ledger {
     /// A user signs in: the refresh token.
     pub(crate) fn login(&self, secret: u64, may_be_revoked: bool) -> String {
         let mut books = self.books();
-        if books.logins.len() == KEPT {
-            books.logins.pop_front();
+        if books.logins.len() == KEPT
+            && let Some(oldest) = books.logins.iter().position(|login| login.may_be_revoked)
+        {
+            books.logins.remove(oldest);
         }
-        books.logins.push_back(Login { turn: 0, rotated: Instant::now(), secret, may_be_revoked, revoked: false });
+        let number = books.logins_begun;
         books.logins_begun += 1;
-        refresh_token(books.logins_begun - 1, 0, secret)
+        let rotated = Instant::now();
+        books.logins.push_back(Login { number, turn: 0, rotated, secret, may_be_revoked, revoked: false });
+        refresh_token(number, 0, secret)
     }
 
     /// The access token, without a login: client credentials.
@@ -72,10 +77,10 @@ impl Ledger {
             (parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?)
         };
         let mut books = self.books();
-        let Books { logins, logins_begun, reused, replayed, .. } = &mut *books;
-        let kept_from = *logins_begun - logins.len() as u64;
-        // A login so old that it is forgotten is nobody's any more: a run that was replaced may still ask once.
-        let login = logins.get_mut(usize::try_from(number.checked_sub(kept_from)?).ok()?)?;
+        let Books { logins, reused, replayed, .. } = &mut *books;
+        // A login so old that it is forgotten is nobody's any more: a run that was replaced may still ask once. One that
+        // cannot be revoked is never forgotten, for it is used to the end.
+        let login = logins.iter_mut().find(|login| login.number == number)?;
         login.revoked |= revoke && login.may_be_revoked;
         if login.revoked || refresh_token(number, turn, login.secret) != presented {
             return None;
