@@ -366,7 +366,8 @@ async fn a_worker_process() {
     let stop = Path::new(&place).with_file_name("stop");
     let turns: u64 = var("STEADFAST_TURNS").parse().unwrap_or(u64::MAX);
     let (mut turn, mut errors, mut token) = (0, 0, String::new());
-    let tries = number("STEADFAST_TRIES").unwrap_or(u64::MAX);
+    // A store without a lock may have gone back for good, which is refused for as long as nobody signs in.
+    let tries = number("STEADFAST_TRIES").unwrap_or(500);
     while turn < turns && errors < tries {
         let stopping = turns == u64::MAX && stop.exists();
         match login.issue(&IssueRequest::new(IssueReason::Ahead)).await {
