@@ -138,16 +138,18 @@ where
                     }
                 }
                 StateProj::Paused { pause } => {
-                    let Some(waiting) = pause else { panic!("`ResponseFuture` polled after its result") };
-                    let over = ready!(waiting.poll::<P>(context));
-                    match (over, pause.take()) {
-                        (ControlFlow::Break(result), _) => return Poll::Ready(result),
-                        (ControlFlow::Continue(token), Some(pause)) => {
-                            let Pause { service, mut request, until: _ } = *pause;
+                    let Some(mut waiting) = pause.take() else { panic!("`ResponseFuture` polled after its result") };
+                    match waiting.poll::<P>(context) {
+                        Poll::Pending => {
+                            *pause = Some(waiting);
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(ControlFlow::Break(result)) => return Poll::Ready(result),
+                        Poll::Ready(ControlFlow::Continue(token)) => {
+                            let Pause { service, mut request, until: _ } = *waiting;
                             let copy = this.exchange.attach(&mut request, token);
                             State::Sending { response: this.exchange.send(service, request, copy) }
                         }
-                        (ControlFlow::Continue(_), None) => unreachable!(),
                     }
                 }
             };
