@@ -1,9 +1,10 @@
 //! Callers of `token()`: who waits, for what, and who is answered at once.
 
-use std::ptr;
+use std::{ptr, time::Duration};
 
+use futures_util::future::join_all;
 use steadfast::{IssueReason, RefreshPolicy};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::world::{
     AUTH_RETRYING, FakeSource, HOUR, MILLISECOND, MINUTE, SECOND, World, all, cause, failure, quiet, token,
@@ -53,6 +54,26 @@ async fn a_thousand_callers_of_a_failing_endpoint_share_one_failure_per_attempt(
     assert_eq!(world.source.count(), 3, "the next attempt is too far away to wait for");
     for answer in &late {
         assert_eq!(Some(ptr::from_ref(cause(answer.as_ref().unwrap_err())).addr()), last);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_callers_within_the_first_second_of_an_outage_cost_the_endpoint_one_call_or_two() {
+    for (blip_wait, calls, longest) in [(Duration::ZERO, 1, 50 * MILLISECOND), (SECOND, 2, 1_050 * MILLISECOND)] {
+        let policy = RefreshPolicy { blip_wait, ..RefreshPolicy::default() };
+        let world = World::with(FakeSource::always(failure().taking(50 * MILLISECOND)), policy);
+        let callers = (0..1_000).map(|caller| {
+            let tokens = world.tokens.clone();
+            async move {
+                sleep(caller * MILLISECOND).await;
+                let came = Instant::now();
+                assert!(tokens.token().await.unwrap_err().is_retrying());
+                came.elapsed()
+            }
+        });
+        let waits = join_all(callers).await;
+        assert_eq!(world.source.count(), calls, "with a blip_wait of {blip_wait:?}");
+        assert!(waits.iter().all(|wait| *wait <= longest), "{:?}", waits.iter().max());
     }
 }
 
