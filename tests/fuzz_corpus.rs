@@ -37,6 +37,12 @@ fn the_longest_wish_to_stay_away_counts_and_none_is_endless() {
 
 #[cfg(feature = "oauth2")]
 #[test]
+fn a_scenario_is_read_whole_or_not_at_all() {
+    replay("scenario_file", 7, holds::scenario_file::holds);
+}
+
+#[cfg(feature = "oauth2")]
+#[test]
 fn a_stored_login_reads_the_same_again_or_stays_as_it_is_and_is_not_printed() {
     replay("store_file", 23, holds::store_file::holds);
 }

@@ -8,6 +8,8 @@ pub mod policy_env;
 #[cfg(feature = "oauth2")]
 pub mod retry_after;
 #[cfg(feature = "oauth2")]
+pub mod scenario_file;
+#[cfg(feature = "oauth2")]
 pub mod store_file;
 #[cfg(feature = "oauth2")]
 pub mod token_response;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Map, Value};
 
-use crate::policy::Policy;
+use super::policy::Policy;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use steadfast::{ForcedRefreshes, RefreshAhead, RefreshPolicy};
 
-use crate::format::Span;
+use super::format::Span;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
