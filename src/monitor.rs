@@ -236,6 +236,7 @@ impl MonitoredTokenSource {
             serving: token.is_some(),
             generation: token.map(AccessToken::generation),
             expires_at: token.and_then(AccessToken::expires_at),
+            unsaved: view.unsaved,
             attempt_in_flight: matches!(view.outlook, Outlook::InFlight | Outlook::FailFast(None)),
             next_attempt_in: view.next_attempt.map(|next| next.remaining(now)),
             last_failure: view.failure(),

@@ -10,7 +10,10 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::{BoxError, Generation, OAuthCode};
+use crate::{BoxError, OAuthCode};
+
+mod snapshot;
+pub use snapshot::Snapshot;
 
 /// What state a monitored token source is in.
 ///
@@ -186,30 +189,6 @@ impl fmt::Display for StatusEvent {
         let serving = if self.serving { "serving" } else { "not serving" };
         write!(f, "{}: {} -> {}, {serving} ({})", self.name, self.from.name(), self.to.name(), self.reason)
     }
-}
-
-/// What can be read off a handle at any time, without a lock.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// The workload's name, as given to the builder.
-    pub name: String,
-    /// The status.
-    pub status: AuthStatus,
-    /// Whether callers get a token now.
-    pub serving: bool,
-    /// The token being served.
-    pub generation: Option<Generation>,
-    /// When that token expires, if it is known.
-    pub expires_at: Option<SystemTime>,
-    /// Whether an attempt is in flight.
-    pub attempt_in_flight: bool,
-    /// How long until the next attempt is due, if one is scheduled.
-    pub next_attempt_in: Option<Duration>,
-    /// The last attempt's failure in words, if it failed.
-    pub last_failure: Option<String>,
-    /// What a human can do about it, if the verdict is permanent.
-    pub remediation: Option<String>,
 }
 
 /// Where status events go. The host implements it; what it does is none of the monitor's business, and cannot hurt it.

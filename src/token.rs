@@ -31,6 +31,16 @@ impl Generation {
     pub(crate) const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
+
+    #[cfg(feature = "serde")]
+    pub(crate) const fn number(self) -> NonZeroU64 {
+        self.0
+    }
+
+    #[cfg(feature = "serde")]
+    pub(crate) const fn numbered(number: NonZeroU64) -> Self {
+        Self(number)
+    }
 }
 
 impl fmt::Display for Generation {

@@ -12,11 +12,21 @@ pub(super) struct Trouble {
     pub(super) what: What,
 }
 
-#[derive(Debug)]
 pub(super) enum What {
     Down,
     Busy,
     Failed(BoxError),
+}
+
+// What a foreign error prints of itself may be a secret.
+impl fmt::Debug for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Down => "Down",
+            Self::Busy => "Busy",
+            Self::Failed(_) => "Failed(..)",
+        })
+    }
 }
 
 impl fmt::Display for Trouble {
