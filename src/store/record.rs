@@ -4,7 +4,6 @@ use std::{fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
@@ -147,7 +146,7 @@ impl Content {
 }
 
 /// Whose login it is: a refresh token is of use to this client at this issuer only (RFC 6749 §10.4).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     account: String,
     issuer: String,
@@ -187,7 +186,7 @@ impl Identity {
 ///
 /// assert_eq!(Terms::new(["b", "a"], ["https://api.example.com/"]), Terms::new(["a", "b"], ["https://api.example.com/"]));
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Terms {
     scopes: Vec<String>,
     audience: Vec<String>,
@@ -333,12 +332,11 @@ impl StoredToken {
 }
 
 /// The note that the authorization server has rejected a login: whoever reads it need not ask again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tombstone {
     identity: Identity,
     code: String,
     origin: Option<Fingerprint>,
-    #[serde(default)]
     turn: u64,
 }
 
@@ -362,7 +360,7 @@ impl Tombstone {
 }
 
 /// The SHA-256 of a refresh token: enough to know it again, and no secret.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(String);
 
 impl Fingerprint {

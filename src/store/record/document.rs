@@ -11,7 +11,7 @@ use crate::store::StoreError;
 pub(super) fn write(revision: Revision, content: Content) -> SecretString {
     let (grant, tombstone) = match content {
         Content::Grant(grant) => (Some(grant.into()), None),
-        Content::Tombstone(tombstone) => (None, Some(tombstone)),
+        Content::Tombstone(tombstone) => (None, Some(tombstone.into())),
     };
     let Revision { number, mark } = revision;
     let document = Document { version: VERSION, revision: number, mark, grant, tombstone };
@@ -32,7 +32,7 @@ pub(super) fn read(text: &str) -> Result<(Revision, Content), StoreError> {
         serde_json::from_str(text).map_err(corrupt)?;
     let content = match (grant, tombstone) {
         (Some(grant), None) => Content::Grant(grant.into()),
-        (None, Some(tombstone)) => Content::Tombstone(tombstone),
+        (None, Some(tombstone)) => Content::Tombstone(tombstone.into()),
         (Some(_), Some(_)) | (None, None) => return Err(StoreError::Corrupt("neither login nor tombstone".into())),
     };
     if number == 0 {
@@ -56,19 +56,41 @@ struct Document {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     grant: Option<GrantDocument>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    tombstone: Option<Tombstone>,
+    tombstone: Option<TombstoneDocument>,
 }
 
 /// The one form in which the secrets are plain text: it lives for the length of a call.
 #[derive(Serialize, Deserialize)]
 struct GrantDocument {
-    identity: Identity,
-    terms: Terms,
-    origin: Option<Fingerprint>,
+    identity: IdentityDocument,
+    terms: TermsDocument,
+    origin: Option<String>,
     #[serde(default)]
     turn: u64,
     refresh_token: Option<String>,
     access_token: Option<TokenDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IdentityDocument {
+    account: String,
+    issuer: String,
+    client_id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TermsDocument {
+    scopes: Vec<String>,
+    audience: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TombstoneDocument {
+    identity: IdentityDocument,
+    code: String,
+    origin: Option<String>,
+    #[serde(default)]
+    turn: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,7 +110,15 @@ impl From<StoredGrant> for GrantDocument {
             let (issued_at_ms, lifetime_ms) = (millis(issued_at), lifetime.map(millis));
             TokenDocument { secret: plain(&secret), issued_at_ms, lifetime_ms, scopes }
         });
-        Self { identity, terms, origin, turn, refresh_token: refresh_token.as_ref().map(plain), access_token }
+        let Terms { scopes, audience } = terms;
+        Self {
+            identity: identity.into(),
+            terms: TermsDocument { scopes, audience },
+            origin: origin.map(|Fingerprint(digest)| digest),
+            turn,
+            refresh_token: refresh_token.as_ref().map(plain),
+            access_token,
+        }
     }
 }
 
@@ -100,7 +130,43 @@ impl From<GrantDocument> for StoredGrant {
             let lifetime = lifetime_ms.map(Duration::from_millis);
             StoredToken { secret: secret.into(), issued_at: Duration::from_millis(issued_at_ms), lifetime, scopes }
         });
-        Self { identity, terms, origin, turn, refresh_token: refresh_token.map(Into::into), access_token }
+        let TermsDocument { scopes, audience } = terms;
+        Self {
+            identity: identity.into(),
+            terms: Terms { scopes, audience },
+            origin: origin.map(Fingerprint),
+            turn,
+            refresh_token: refresh_token.map(Into::into),
+            access_token,
+        }
+    }
+}
+
+impl From<Identity> for IdentityDocument {
+    fn from(identity: Identity) -> Self {
+        let Identity { account, issuer, client_id } = identity;
+        Self { account, issuer, client_id }
+    }
+}
+
+impl From<IdentityDocument> for Identity {
+    fn from(document: IdentityDocument) -> Self {
+        let IdentityDocument { account, issuer, client_id } = document;
+        Self { account, issuer, client_id }
+    }
+}
+
+impl From<Tombstone> for TombstoneDocument {
+    fn from(tombstone: Tombstone) -> Self {
+        let Tombstone { identity, code, origin, turn } = tombstone;
+        Self { identity: identity.into(), code, origin: origin.map(|Fingerprint(digest)| digest), turn }
+    }
+}
+
+impl From<TombstoneDocument> for Tombstone {
+    fn from(document: TombstoneDocument) -> Self {
+        let TombstoneDocument { identity, code, origin, turn } = document;
+        Self { identity: identity.into(), code, origin: origin.map(Fingerprint), turn }
     }
 }
 
