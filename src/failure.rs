@@ -274,6 +274,18 @@ impl OAuthCode {
         Self("unsupported_token_type".into())
     }
 
+    /// Nobody has signed in (OpenID Connect Core §3.1.2.6); here our own word.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn login_required() -> Self {
+        Self("login_required".into())
+    }
+
+    /// The user has signed out; our own word, no server's.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn signed_out() -> Self {
+        Self("signed_out".into())
+    }
+
     /// The code as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -7,7 +7,10 @@
 //! Nothing here prints a secret: not in `Debug`, not in an error, and not where the server repeats it to us.
 
 mod grant;
-pub use grant::{ClientCredentials, ClientCredentialsGrant, RefreshTokenGrant, Refreshing, RotatedToken};
+pub use grant::{
+    ClientCredentials, ClientCredentialsGrant, RefreshTokenGrant, Refreshing, RotatedToken, Stored,
+    StoredRefreshTokenGrant,
+};
 
 mod builder;
 pub use builder::{ClientAuth, GrantBuilder, GrantError};

@@ -141,6 +141,10 @@ pub struct SharedLogin(Arc<Login>);
 
 impl SharedLogin {
     /// Begins to describe a login: how it is exchanged, and where it is kept.
+    ///
+    /// After a user has signed in, with a [`RefreshTokenGrant`](crate::oauth::RefreshTokenGrant) of the refresh token that this
+    /// has brought; its `on_rotation` is not called, for the store has the new one. At later starts, when only the store knows
+    /// the refresh token, with a [`StoredRefreshTokenGrant`](crate::oauth::StoredRefreshTokenGrant).
     pub fn builder(grant: impl Grant, store: impl GrantStore) -> Builder {
         Builder {
             grant: Box::new(grant),
@@ -163,6 +167,7 @@ impl SharedLogin {
     /// Done to its end, whether or not anybody waits for it.
     ///
     /// # Errors
+    /// [`StoreError::NoRefreshToken`] if the grant has none to put there.
     /// [`StoreError::UsedUp`] if this process knows, or the store shows, that the refresh token was exchanged for another.
     /// Whatever the store has against it. What cannot be read is not replaced; remove it first. An unsaved pair of the login
     /// of before stays what it was, and goes on being saved.
@@ -181,6 +186,22 @@ impl SharedLogin {
     /// seen one; [`StoreError::UsedUp`] if the last it knows is that the server rejected it; whatever the store has against it. Nothing that this process knows is lost then.
     pub async fn restore(&self) -> Result<(), StoreError> {
         self.put(Put::Restore).await
+    }
+
+    /// Marks the login in the store as ended, for all who share it: their next attempt ends in
+    /// [`Unauthenticated`](crate::AuthStatus::Unauthenticated), with the advice to sign in again. What this process has not saved
+    /// yet is dropped.
+    ///
+    /// The access tokens that were handed out stay good to their end, and the refresh token stays good at the authorization
+    /// server: revoke it there (RFC 7009) where that counts. A process that has received a newer refresh token, and could not
+    /// save it before its lease ran out, brings the login back with it.
+    ///
+    /// Done to its end, whether or not anybody waits for it. `Ok` where there is no login.
+    ///
+    /// # Errors
+    /// [`StoreError::Foreign`] if the store holds another login, which is left alone; whatever the store has against it.
+    pub async fn sign_out(&self) -> Result<(), StoreError> {
+        self.put(Put::SignOut).await
     }
 
     /// How this process came by its tokens so far.
@@ -219,7 +240,7 @@ impl TokenSource for SharedLogin {
     fn is_replaceable(&self) -> bool {
         let login = &self.0;
         let is_saved = || login.memory.try_lock().is_ok_and(|memory| memory.unsaved.is_none());
-        login.grant.refresh_token().is_none() || login.store.is_durable() && is_saved()
+        !login.grant.needs_the_store() || login.store.is_durable() && is_saved()
     }
 
     fn extra_time(&self) -> Duration {

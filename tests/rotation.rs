@@ -18,7 +18,7 @@ use secrecy::ExposeSecret;
 use steadfast::{
     AuthStatus, Delivery, IssueError, IssueReason, IssueRequest, IssuedToken, Lifetime, MonitoredTokenSource,
     RetryCause, StatusEvent, TokenSource, UnauthenticatedReason, Verdict,
-    oauth::{ClientCredentialsGrant, RefreshTokenGrant},
+    oauth::{ClientCredentialsGrant, RefreshTokenGrant, StoredRefreshTokenGrant},
     rotation::{SharedLogin, Tally},
     store::{Content, GrantStore, Identity, Lease, MemoryStore, Record, StoreError, StoredGrant, StoredToken, Terms},
     testing::{Answer, Mishap, ScriptedIdp, TestClock},
@@ -439,6 +439,117 @@ async fn signing_in_replaces_whatever_is_stored() {
     assert_eq!(fresh.tally(), tally(0, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_later_start_needs_no_refresh_token_but_the_stores() {
+    let world = World::new().await;
+    world.login().issue(&initial()).await.unwrap();
+    let later = world.login_with(world.stored_grant());
+    later.issue(&initial()).await.unwrap();
+    assert_eq!(later.tally(), tally(0, 1), "the access token of before is good");
+    later.issue(&initial()).await.unwrap();
+    assert_eq!(later.tally(), tally(1, 1));
+    assert!(!world.idp.reuse_detected());
+
+    world.store.fail("load", || StoreError::unavailable("down"));
+    let error = issue_error(later.issue(&initial()).await);
+    assert_eq!((error.verdict(), error.delivery()), (&Verdict::Transient, Delivery::NotSent));
+    assert_eq!(world.idp.calls(), 2, "it does not do without the store");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_has_signed_in_that_is_what_is_said() {
+    let world = World::new().await;
+    let login = world.login_with(world.stored_grant());
+    let error = issue_error(login.issue(&initial()).await);
+    assert!(matches!(error.verdict(), Verdict::Rejected(code) if code == "login_required"), "{error:?}");
+    assert_eq!((world.idp.calls(), error.delivery()), (0, Delivery::NotSent));
+    assert!(world.store.memory.load().await.unwrap().is_none(), "nothing is written down for it");
+    assert!(matches!(login.sign_in().await, Err(StoreError::NoRefreshToken)));
+
+    let (tokens, mut events) = world.monitor(login);
+    assert!(tokens.token().await.unwrap_err().is_unauthenticated());
+    let event = events.recv().await.unwrap();
+    assert_eq!(event.remediation.as_deref(), Some("sign in"));
+
+    world.login().sign_in().await.unwrap();
+    tokens.retry_now();
+    sleep(Duration::from_secs(2)).await;
+    tokens.token().await.expect("somebody has signed in");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_was_rejected_is_so_for_who_has_no_other_refresh_token() {
+    let world = World::new().await;
+    let first = world.login();
+    first.issue(&initial()).await.unwrap();
+    world.idp.revoke_logins();
+    issue_error(first.issue(&initial()).await);
+    let calls = world.idp.calls();
+    let error = issue_error(world.login_with(world.stored_grant()).issue(&initial()).await);
+    assert!(matches!(error.verdict(), Verdict::Rejected(code) if code == "invalid_grant"));
+    assert_eq!(world.idp.calls(), calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_ends_the_login_for_all_until_somebody_signs_in() {
+    let world = World::new().await;
+    let (ours, theirs) = (world.login(), world.login());
+    ours.issue(&initial()).await.unwrap();
+    theirs.issue(&initial()).await.unwrap();
+    ours.sign_out().await.unwrap();
+    let calls = world.idp.calls();
+    for login in [ours.clone(), theirs, world.login(), world.login_with(world.stored_grant())] {
+        let error = issue_error(login.issue(&initial()).await);
+        assert!(matches!(error.verdict(), Verdict::Rejected(code) if code == "signed_out"), "{error:?}");
+    }
+    assert_eq!(world.idp.calls(), calls, "nobody sends its refresh token");
+    ours.sign_out().await.expect("there is nothing to end");
+
+    let (tokens, mut events) = world.monitor(ours);
+    assert!(tokens.token().await.unwrap_err().is_unauthenticated());
+    assert_eq!(events.recv().await.unwrap().remediation.as_deref(), Some("sign in again"));
+
+    world.login_with(world.grant_for(&world.idp.login())).sign_in().await.unwrap();
+    world.login_with(world.stored_grant()).issue(&initial()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_before_the_first_exchange_counts_too() {
+    let world = World::new().await;
+    let login = world.login();
+    login.sign_out().await.unwrap();
+    assert!(
+        matches!(issue_error(login.issue(&initial()).await).verdict(), Verdict::Rejected(code) if code == "signed_out")
+    );
+    assert_eq!(world.idp.calls(), 0);
+    world.login_with(world.stored_grant()).sign_out().await.expect("there is nothing to end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_drops_what_was_not_saved_yet() {
+    let world = World::new().await;
+    let login = world.login();
+    world.store.fail("commit", || StoreError::unavailable("down"));
+    login.issue(&initial()).await.unwrap();
+    assert!(login.sign_out().await.is_err(), "the note cannot be written either");
+    world.store.mend();
+    login.sign_out().await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    let record = world.store.memory.load().await.unwrap().unwrap();
+    assert!(matches!(record.content(), Content::Tombstone(_)), "{record:?}");
+    let error = issue_error(world.login().issue(&initial()).await);
+    assert!(matches!(error.verdict(), Verdict::Rejected(code) if code == "signed_out"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_out_leaves_another_accounts_login_alone() {
+    let world = World::new().await;
+    world.login().issue(&initial()).await.unwrap();
+    let other = SharedLogin::builder(world.stored_grant(), Arc::clone(&world.store)).account("bob").clock(&world.clock);
+    assert!(matches!(other.build().sign_out().await, Err(StoreError::Foreign)));
+    world.login().issue(&initial()).await.unwrap();
+}
+
 // When the store fails.
 
 #[tokio::test(start_paused = true)]
@@ -666,6 +777,10 @@ impl World {
 
     fn grant(&self) -> RefreshTokenGrant {
         self.grant_for(&self.refresh_token)
+    }
+
+    fn stored_grant(&self) -> StoredRefreshTokenGrant {
+        RefreshTokenGrant::stored(self.idp.token_url(), "my-cli").build().unwrap()
     }
 
     fn grant_for(&self, refresh_token: &str) -> RefreshTokenGrant {

@@ -72,6 +72,12 @@ impl RefreshTokenGrant {
         GrantBuilder::new(refreshing, token_url, client_id)
     }
 
+    /// Starts with the endpoint and the client alone: for a [`SharedLogin`](crate::rotation::SharedLogin) whose store holds the
+    /// refresh token from an earlier start.
+    pub fn stored(token_url: impl Into<String>, client_id: impl Into<String>) -> GrantBuilder<Stored> {
+        GrantBuilder::new(Stored(()), token_url, client_id)
+    }
+
     /// One exchange, without a word to the state: for those who keep the refresh token elsewhere.
     pub(crate) async fn exchange(&self, refresh_token: &SecretString, request: &IssueRequest) -> Exchanged {
         self.exchange.refresh(refresh_token, request).await
@@ -143,6 +149,8 @@ impl GrantBuilder<Refreshing> {
     /// Called with each new refresh token, after this grant has taken it up and before the access token that came with
     /// it is handed out. Defaults to nothing.
     ///
+    /// Not called under a [`SharedLogin`](crate::rotation::SharedLogin), whose store has the new token.
+    ///
     /// It runs inside the attempt, so it should be quick: hand the token to a task that writes it down. Between the
     /// server's rotation and that write a crash loses the login.
     pub fn on_rotation(mut self, observe: impl Fn(&RotatedToken) + Send + Sync + 'static) -> Self {
@@ -165,6 +173,50 @@ impl GrantBuilder<Refreshing> {
             has_rotated: AtomicBool::new(false),
             on_rotation: grant.on_rotation,
         })
+    }
+}
+
+/// As [`RefreshTokenGrant`], without a refresh token of its own: it exchanges the one that a store holds. For a
+/// [`SharedLogin`](crate::rotation::SharedLogin) in a program that signed in at an earlier start.
+///
+/// Where the store holds none, the attempt is rejected with `login_required`, and the advice is to sign in.
+///
+/// ```
+/// use steadfast::{oauth::RefreshTokenGrant, rotation::SharedLogin, store::FileStore};
+///
+/// let grant = RefreshTokenGrant::stored("https://login.example.com/token", "my-cli").scopes(["repo"]).build()?;
+/// let login = SharedLogin::builder(grant, FileStore::new("login.json")).account("ada").build();
+/// assert!(format!("{login:?}").contains("ada"));
+/// # Ok::<(), steadfast::oauth::GrantError>(())
+/// ```
+pub struct StoredRefreshTokenGrant {
+    exchange: Exchange,
+}
+
+impl StoredRefreshTokenGrant {
+    pub(crate) const fn endpoint(&self) -> &Exchange {
+        &self.exchange
+    }
+}
+
+impl fmt::Debug for StoredRefreshTokenGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredRefreshTokenGrant").field("exchange", &self.exchange).finish_non_exhaustive()
+    }
+}
+
+/// What a [`StoredRefreshTokenGrant`] adds to a [`GrantBuilder`]: nothing.
+#[derive(Debug)]
+pub struct Stored(());
+
+impl GrantBuilder<Stored> {
+    /// Checks everything and makes the grant.
+    ///
+    /// # Errors
+    /// A [`GrantError`] that says what is wrong and how to mend it.
+    pub fn build(self) -> Result<StoredRefreshTokenGrant, GrantError> {
+        let (Stored(()), exchange) = self.build_exchange()?;
+        Ok(StoredRefreshTokenGrant { exchange })
     }
 }
 

@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use super::trouble::not_signed_in;
 use crate::{
     IssueRequest,
-    oauth::{ClientCredentialsGrant, Exchanged, RefreshTokenGrant},
+    oauth::{ClientCredentialsGrant, Exchanged, RefreshTokenGrant, StoredRefreshTokenGrant},
     store::Terms,
 };
 
@@ -51,11 +52,18 @@ pub trait Grant: Send + Sync + 'static {
         Terms::default()
     }
 
-    /// The refresh token that signing in has brought; used where the store holds nothing yet. `None` for a grant that spends
-    /// nothing and goes on without the store when it has to.
+    /// The refresh token that signing in has brought; used where the store holds nothing yet. `None` for a grant that has
+    /// none: it begins with what is stored, or spends nothing.
     fn refresh_token(&self) -> Option<SecretString>;
 
-    /// One exchange with this refresh token, and not a second one. The caller bounds its time.
+    /// Whether an exchange spends what is stored, so that without the store there is none. A grant that spends nothing goes
+    /// on without the store when it has to. Defaults to whether there is a [`refresh_token`](Self::refresh_token).
+    fn needs_the_store(&self) -> bool {
+        self.refresh_token().is_some()
+    }
+
+    /// One exchange with this refresh token, and not a second one. `None` where neither the store nor the grant has one. The
+    /// caller bounds its time.
     async fn exchange(&self, refresh_token: Option<&SecretString>, request: &IssueRequest) -> Exchanged;
 }
 
@@ -81,6 +89,36 @@ impl Grant for RefreshTokenGrant {
         match refresh_token {
             Some(refresh_token) => self.exchange(refresh_token, request).await,
             None => self.exchange(&self.refresh_token(), request).await,
+        }
+    }
+}
+
+#[async_trait]
+impl Grant for StoredRefreshTokenGrant {
+    fn issuer(&self) -> String {
+        self.endpoint().issuer()
+    }
+
+    fn client_id(&self) -> String {
+        self.endpoint().client_id().to_owned()
+    }
+
+    fn terms(&self) -> Terms {
+        Terms::new(self.endpoint().scopes_asked(), self.endpoint().audience())
+    }
+
+    fn refresh_token(&self) -> Option<SecretString> {
+        None
+    }
+
+    fn needs_the_store(&self) -> bool {
+        true
+    }
+
+    async fn exchange(&self, refresh_token: Option<&SecretString>, request: &IssueRequest) -> Exchanged {
+        match refresh_token {
+            Some(refresh_token) => self.endpoint().refresh(refresh_token, request).await,
+            None => Exchanged { issued: Err(not_signed_in()), refresh_token: None },
         }
     }
 }

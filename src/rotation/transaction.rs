@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     Login,
     memory::{Memory, Standing},
-    trouble::{Condemned, SIGN_IN, Trouble, condemns, failed},
+    trouble::{Condemned, Trouble, advice_on, condemns, failed},
 };
 use crate::{
     Delivery, IssueError, IssueRequest, IssuedToken, OAuthCode, Verdict,
@@ -38,7 +38,7 @@ pub(super) enum Next {
 impl Login {
     pub(super) async fn issue(self: &Arc<Self>, request: &IssueRequest) -> Result<IssuedToken, IssueError> {
         let patience = self.clock.now().mono.saturating_add(self.lease_wait);
-        let needs_the_store = self.grant.refresh_token().is_some();
+        let needs_the_store = self.grant.needs_the_store();
         let outcome = match timeout(self.lease_wait, self.session()).await {
             Ok(mut memory) => {
                 let outcome = self.transact(&mut memory, request, patience).await;
@@ -209,14 +209,14 @@ impl Login {
             Content::Tombstone(tombstone) => {
                 let begun = self.begin();
                 // A refresh token that this login did not begin with: the user has signed in again.
-                let is_other = begun.fingerprint().as_ref() != tombstone.origin();
+                let is_other = begun.fingerprint().is_some_and(|begun| Some(&begun) != tombstone.origin());
                 if is_other && self.handed().is_empty() && !memory.is_used_up(&begun, None) {
                     return Ok(Next::Exchange(Basis { grant: begun, base }));
                 }
                 let code = OAuthCode::new(tombstone.code());
                 let code = code.ok_or_else(|| StoreError::Corrupt("a tombstone without a code".into()))?;
                 Err(IssueError::new(Verdict::Rejected(code), Delivery::NotSent, "condemned-before", Condemned)
-                    .with_advice(SIGN_IN)
+                    .with_advice(advice_on(tombstone.code()))
                     .into())
             }
         }

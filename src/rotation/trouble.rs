@@ -37,10 +37,26 @@ pub(super) fn condemns(error: &IssueError) -> Option<&OAuthCode> {
     oauth::condemns(code.as_str()).then_some(code)
 }
 
+/// What to do about a login that is marked as dead.
+pub(super) fn advice_on(code: &str) -> &'static str {
+    if OAuthCode::signed_out() == code { "sign in again" } else { SIGN_IN }
+}
+
 /// Under an [`IssueError`]: the stored login is a tombstone.
 #[derive(Debug, thiserror::Error)]
 #[error("the stored login was rejected before, and nobody has signed in since")]
 pub(super) struct Condemned;
+
+/// Nobody has signed in: there is nothing to exchange.
+pub(super) fn not_signed_in() -> IssueError {
+    let verdict = Verdict::Rejected(OAuthCode::login_required());
+    IssueError::new(verdict, Delivery::NotSent, "not-signed-in", NotSignedIn).with_advice("sign in")
+}
+
+/// Under an [`IssueError`]: the store holds no login.
+#[derive(Debug, thiserror::Error)]
+#[error("the store holds no login, and none was brought")]
+struct NotSignedIn;
 
 pub(super) const SIGN_IN: &str = "sign in again: the login was revoked, or its refresh token was used up by a process that ended \
                        before it could save the next one";

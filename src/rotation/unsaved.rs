@@ -10,8 +10,9 @@ use super::{
     transaction::{LAST_LOOK, ROUNDS, TARGET},
 };
 use crate::{
+    OAuthCode,
     schedule::Doubling,
-    store::{Content, Record, StoreError},
+    store::{Content, Record, StoreError, StoredGrant, Tombstone},
 };
 
 /// What the host wants to be stored.
@@ -21,6 +22,8 @@ pub(super) enum Put {
     SignIn,
     /// The newest pair of this process, where the store has lost it.
     Restore,
+    /// The note that the login has ended.
+    SignOut,
 }
 
 impl Login {
@@ -92,31 +95,61 @@ impl Login {
 
     /// What is unsaved stays so until what is put is stored.
     pub(super) async fn put(&self, memory: &mut Memory, put: Put) -> Result<(), StoreError> {
-        let grant = match (put, memory.latest()) {
-            (Put::SignIn, _) => self.begin(),
-            (Put::Restore, Some(Content::Grant(newest))) => newest.clone(),
-            (Put::Restore, Some(Content::Tombstone(_))) => return Err(StoreError::UsedUp),
-            (Put::Restore, None) => return Err(StoreError::Gone),
-        };
         self.renew(memory, PUT_TTL).await;
         if memory.lease.is_none() {
             self.lease_patiently(memory).await?;
         }
         let stored = self.timed(self.store.load()).await?;
-        match put {
-            Put::SignIn if memory.is_used_up(&grant, stored.as_ref()) => return Err(StoreError::UsedUp),
-            Put::SignIn => {}
-            Put::Restore => match memory.weigh(&self.identity, stored.clone()) {
-                Standing::Open(_) | Standing::Saved(_) | Standing::Older(_) | Standing::Lost(StoreError::Gone) => {}
-                Standing::Lost(error) => return Err(error),
-                Standing::Counts(_) => return Err(StoreError::Stale),
-            },
+        let replaced = stored.as_ref().map(Record::revision);
+        let content = match put {
+            Put::SignIn => Some(Content::Grant(self.signed_in(memory, stored)?)),
+            Put::Restore => Some(Content::Grant(self.restored(memory, stored)?)),
+            Put::SignOut => self.signed_out(memory, stored)?.map(Content::Tombstone),
+        };
+        if let Some(content) = content {
+            let record = Record::after(replaced, content);
+            let lease = memory.lease.as_ref().ok_or(StoreError::LeaseLost)?;
+            self.timed(self.store.commit(lease, &record)).await?;
+            memory.settle(record);
         }
-        let record = Record::after(stored.as_ref().map(Record::revision), Content::Grant(grant));
-        let lease = memory.lease.as_ref().ok_or(StoreError::LeaseLost)?;
-        self.timed(self.store.commit(lease, &record)).await?;
-        memory.settle(record);
         Ok(())
+    }
+
+    fn signed_in(&self, memory: &Memory, stored: Option<Record>) -> Result<StoredGrant, StoreError> {
+        let grant = self.begin();
+        if grant.refresh_token().is_none() && self.grant.needs_the_store() {
+            return Err(StoreError::NoRefreshToken);
+        }
+        if memory.is_used_up(&grant, stored.as_ref()) { Err(StoreError::UsedUp) } else { Ok(grant) }
+    }
+
+    fn restored(&self, memory: &Memory, stored: Option<Record>) -> Result<StoredGrant, StoreError> {
+        let newest = match memory.latest() {
+            Some(Content::Grant(newest)) => newest.clone(),
+            Some(Content::Tombstone(_)) => return Err(StoreError::UsedUp),
+            None => return Err(StoreError::Gone),
+        };
+        match memory.weigh(&self.identity, stored) {
+            Standing::Open(_) | Standing::Saved(_) | Standing::Older(_) | Standing::Lost(StoreError::Gone) => {
+                Ok(newest)
+            }
+            Standing::Lost(error) => Err(error),
+            Standing::Counts(_) => Err(StoreError::Stale),
+        }
+    }
+
+    /// `None`: there is no login to end.
+    fn signed_out(&self, memory: &Memory, stored: Option<Record>) -> Result<Option<Tombstone>, StoreError> {
+        let ended = match memory.weigh(&self.identity, stored) {
+            Standing::Counts(stored) | Standing::Saved(stored) => Some(stored.content().clone()),
+            Standing::Open(_) | Standing::Older(_) | Standing::Lost(StoreError::Gone) => memory.latest().cloned(),
+            Standing::Lost(error) => return Err(error),
+        };
+        let grant = match ended.unwrap_or_else(|| Content::Grant(self.begin())) {
+            Content::Grant(grant) if grant.refresh_token().is_some() => grant,
+            Content::Grant(_) | Content::Tombstone(_) => return Ok(None),
+        };
+        Ok(Some(Tombstone::of(&grant, &OAuthCode::signed_out())))
     }
 
     async fn lease_patiently(&self, memory: &mut Memory) -> Result<(), StoreError> {

@@ -53,6 +53,9 @@ pub enum StoreError {
     /// The host wants to store a login that is known to be of no use any more.
     #[error("this login is used up or rejected: sign in again, and build a new SharedLogin with the new refresh token")]
     UsedUp,
+    /// There is no refresh token to sign in with.
+    #[error("the grant has no refresh token: build the SharedLogin with the one that signing in has brought")]
+    NoRefreshToken,
 }
 
 impl StoreError {
@@ -81,6 +84,7 @@ impl StoreError {
             Self::Gone => "store-login-gone",
             Self::RolledBack => "store-rolled-back",
             Self::UsedUp => "login-used-up",
+            Self::NoRefreshToken => "no-refresh-token",
         }
     }
 }
