@@ -42,7 +42,21 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub(crate) const fn new(cause: Option<Arc<IssueError>>, retry_after: Option<Duration>) -> Self {
+    /// What a host's test of its own error handling begins with.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use steadfast::{AuthError, Failure, IssueError};
+    ///
+    /// let error = AuthError::Retrying(Failure::new(IssueError::transient("down"), Duration::from_secs(40)));
+    /// assert_eq!(error.to_response().headers()["retry-after"], "40");
+    /// assert_eq!(error.cause().unwrap().rule(), "source");
+    /// ```
+    pub fn new(cause: impl Into<Option<IssueError>>, retry_after: impl Into<Option<Duration>>) -> Self {
+        Self::shared(cause.into().map(Arc::new), retry_after.into())
+    }
+
+    pub(crate) const fn shared(cause: Option<Arc<IssueError>>, retry_after: Option<Duration>) -> Self {
         Self { cause, retry_after }
     }
 }
@@ -77,6 +91,12 @@ impl AuthError {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.failure().retry_after
+    }
+
+    /// The failed attempt that is behind it, if one has failed. Shared by all who are told of it.
+    #[must_use]
+    pub fn cause(&self) -> Option<&IssueError> {
+        self.failure().cause.as_deref()
     }
 
     /// 503: not 401, for the *client's* credentials are not the problem.
@@ -131,7 +151,7 @@ impl fmt::Display for AuthError {
 
 impl Error for AuthError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.failure().cause.as_deref().map(|cause| cause as _)
+        self.cause().map(|cause| cause as _)
     }
 }
 

@@ -17,14 +17,20 @@ use beneath::beneath;
 ///
 /// ```
 /// use std::time::Duration;
-/// use steadfast::{Delivery, IssueError, OAuthCode, Verdict};
+/// use steadfast::{Delivery, IssueError, Verdict};
 ///
 /// let busy = IssueError::transient("the vault is sealed").with_retry_after(Duration::from_secs(30));
 /// assert_eq!(busy.verdict(), &Verdict::Transient);
 ///
-/// let revoked = IssueError::rejected(OAuthCode::new("invalid_grant").unwrap(), "the user signed out");
+/// let revoked = IssueError::rejected("invalid_grant".parse()?, "the user signed out");
 /// assert!(matches!(revoked.verdict(), Verdict::Rejected(code) if code == "invalid_grant"));
 /// assert_eq!(revoked.delivery(), Delivery::Answered);
+///
+/// let expired = IssueError::rejected("licence_expired".parse()?, "the licence has expired")
+///     .with_rule("licence")
+///     .with_remediation("renew the licence");
+/// assert_eq!(expired.rule(), "licence");
+/// # Ok::<(), steadfast::ParseOAuthCodeError>(())
 /// ```
 pub struct IssueError {
     verdict: Verdict,
@@ -32,7 +38,7 @@ pub struct IssueError {
     rule: &'static str,
     retry_after: Option<Duration>,
     client: Option<Box<Client>>,
-    advice: Option<&'static str>,
+    remediation: Option<&'static str>,
     cause: Option<BoxError>,
 }
 
@@ -52,6 +58,12 @@ impl IssueError {
     /// The authorization server's final word on this grant: no retry, the host needs new credentials.
     pub fn rejected(code: OAuthCode, cause: impl Into<BoxError>) -> Self {
         Self::new(Verdict::Rejected(code), Delivery::Answered, "source", cause)
+    }
+
+    /// The authorization server answered with a code that it may mean as a verdict or not: retried, and a rejection once the
+    /// same code has been repeated over a minute.
+    pub fn unconfirmed(code: OAuthCode, cause: impl Into<BoxError>) -> Self {
+        Self::new(Verdict::Unconfirmed(code), Delivery::Answered, "source", cause)
     }
 
     /// Somebody else is at work on the same login: nothing was sent. Tried again soon, and not counted as a try of the short
@@ -74,7 +86,15 @@ impl IssueError {
 
     /// A failure that the library itself noticed, with nothing under it.
     pub(crate) const fn of_rule(delivery: Delivery, rule: &'static str) -> Self {
-        Self { verdict: Verdict::Transient, delivery, rule, retry_after: None, client: None, advice: None, cause: None }
+        Self {
+            verdict: Verdict::Transient,
+            delivery,
+            rule,
+            retry_after: None,
+            client: None,
+            remediation: None,
+            cause: None,
+        }
     }
 
     /// The attempt was not made, or not to its end, because the monitor was stopped.
@@ -83,7 +103,7 @@ impl IssueError {
     }
 
     /// How far the request got. Defaults to [`Delivery::Unknown`] for a transient failure, and to
-    /// [`Delivery::Answered`] for a rejection.
+    /// [`Delivery::Answered`] for a verdict.
     #[must_use]
     pub fn with_delivery(mut self, delivery: Delivery) -> Self {
         self.delivery = delivery;
@@ -106,10 +126,18 @@ impl IssueError {
         self
     }
 
-    /// What a human can do about it, where the library knows better than the code alone says.
-    #[cfg(feature = "oauth2")]
-    pub(crate) const fn with_advice(mut self, advice: &'static str) -> Self {
-        self.advice = Some(advice);
+    /// What a human can do about a final verdict, where the source knows better than the code alone says. Becomes
+    /// [`StatusEvent::remediation`](crate::StatusEvent::remediation). Defaults to advice on the code.
+    #[must_use]
+    pub const fn with_remediation(mut self, remediation: &'static str) -> Self {
+        self.remediation = Some(remediation);
+        self
+    }
+
+    /// A short name for logs of what the source recognised. Defaults to `source`.
+    #[must_use]
+    pub const fn with_rule(mut self, rule: &'static str) -> Self {
+        self.rule = rule;
         self
     }
 
@@ -148,8 +176,8 @@ impl IssueError {
         self.client.as_ref().map(|client| format!("client {} at {}", client.id, client.issuer))
     }
 
-    pub(crate) const fn advice(&self) -> Option<&'static str> {
-        self.advice
+    pub(crate) const fn remediation(&self) -> Option<&'static str> {
+        self.remediation
     }
 
     /// Wraps what a source returned. An `IssueError` in its chain decides. Anything else is transient, for only the
@@ -172,14 +200,14 @@ impl IssueError {
     }
 
     fn without_cause(&self) -> Self {
-        let Self { verdict, delivery, rule, retry_after, client, advice, cause: _ } = self;
+        let Self { verdict, delivery, rule, retry_after, client, remediation, cause: _ } = self;
         Self {
             verdict: verdict.clone(),
             delivery: *delivery,
             rule,
             retry_after: *retry_after,
             client: client.clone(),
-            advice: *advice,
+            remediation: *remediation,
             cause: None,
         }
     }
@@ -188,7 +216,7 @@ impl IssueError {
 impl fmt::Debug for IssueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the cause: what a foreign error says may hold anything. Whoever wants it takes it from `source()`.
-        let Self { verdict, delivery, rule, retry_after, client, advice: _, cause: _ } = self;
+        let Self { verdict, delivery, rule, retry_after, client, remediation: _, cause: _ } = self;
         f.debug_struct("IssueError")
             .field("verdict", verdict)
             .field("delivery", delivery)
@@ -220,7 +248,7 @@ impl Error for IssueError {
 }
 
 /// What a failed attempt means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
     /// It may pass. Retried, bounded by the ceiling.
@@ -292,6 +320,25 @@ impl OAuthCode {
         &self.0
     }
 }
+
+impl std::str::FromStr for OAuthCode {
+    type Err = ParseOAuthCodeError;
+
+    fn from_str(code: &str) -> Result<Self, Self::Err> {
+        Self::new(code).ok_or(ParseOAuthCodeError(()))
+    }
+}
+
+impl AsRef<str> for OAuthCode {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// The text is no [`OAuthCode`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an OAuth error code has 1 to 64 letters, digits, '_', '.' and '-'")]
+pub struct ParseOAuthCodeError(());
 
 impl fmt::Display for OAuthCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

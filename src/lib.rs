@@ -157,7 +157,7 @@ mod challenge;
 pub use challenge::{Challenge, ParseChallengeError};
 
 mod failure;
-pub use failure::{Delivery, IssueError, OAuthCode, Verdict};
+pub use failure::{Delivery, IssueError, OAuthCode, ParseOAuthCodeError, Verdict};
 
 mod policy;
 pub use policy::{ForcedRefreshes, PolicyError, RefreshAhead, RefreshPolicy};

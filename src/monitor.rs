@@ -224,6 +224,13 @@ impl MonitoredTokenSource {
         self.handle.shared.subscribe()
     }
 
+    /// Whether a caller would get a token now, without asking for one: what readiness goes by, more than by the status, for a
+    /// held token is served in every state but `Stopped`. Neither waits nor allocates.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.servable().is_some()
+    }
+
     /// All that a status page needs.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

@@ -274,10 +274,10 @@ pub enum OriginError {
     #[error("an origin has no user information")]
     UserInfo,
     /// There is a path or a query. [`Origin::of`] takes the origin of any URL.
-    #[error("an origin has no path and no query")]
+    #[error("an origin has no path and no query: cut the URL off after the host and port, or take it by `Origin::of`")]
     MoreThanAnOrigin,
     /// Plain http beyond loopback. [`Origin::danger_plain_http`] is for those who know that nobody can listen.
-    #[error("a token would be sent in the clear: the origin is plain http beyond loopback")]
+    #[error("a token would be sent in the clear: the origin is plain http beyond loopback; use https")]
     Cleartext,
 }
 

@@ -17,7 +17,7 @@
 //! .idle_after(Duration::from_secs(2 * 3600))
 //! .build()?;
 //!
-//! let tokens = registry.get(&"ada".to_owned()).await?; // on every request: no allocation when it is there
+//! let tokens = registry.get("ada").await?; // on every request: no allocation when it is there
 //! assert_eq!(tokens.token().await?.secret(), "token-of-ada");
 //! assert_eq!(registry.status_of(&"ada".to_owned()), Some(AuthStatus::Running));
 //!
@@ -61,6 +61,7 @@
 //! [`auth_retrying_tick`](crate::RefreshPolicy::auth_retrying_tick).
 
 use std::{
+    borrow::Borrow,
     fmt,
     hash::Hash,
     sync::{
@@ -137,17 +138,25 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> TokenRegistry<K> {
     /// [`RegistryError::Factory`] with what the factory said, [`RegistryError::Build`] for a monitor that cannot work,
     /// [`RegistryError::ShutDown`] after [`shutdown`](Self::shutdown), [`RegistryError::Interrupted`] if the factory
     /// panicked or the runtime went away.
-    pub async fn get(&self, key: &K) -> Result<MonitoredTokenSource, RegistryError> {
+    pub async fn get<Q>(&self, key: &Q) -> Result<MonitoredTokenSource, RegistryError>
+    where
+        K: Borrow<Q>,
+        Q: ToOwned<Owned = K> + Hash + Eq + ?Sized,
+    {
         match self.get_if_present(key) {
             Some(tokens) => Ok(tokens),
             // Boxed, so that the future stays small for those who are answered at once.
-            None => Box::pin(self.obtain(key)).await,
+            None => Box::pin(self.obtain(key.to_owned())).await,
         }
     }
 
     /// The monitored source of this key, if it is there; a parked one stays parked. Never waits.
     #[must_use]
-    pub fn get_if_present(&self, key: &K) -> Option<MonitoredTokenSource> {
+    pub fn get_if_present<Q>(&self, key: &Q) -> Option<MonitoredTokenSource>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         let registry = &self.0;
         let shard = registry.shards.of(key).read();
         let entry = shard.get(key)?;
@@ -156,9 +165,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> TokenRegistry<K> {
         Some(tokens.clone())
     }
 
-    async fn obtain(&self, key: &K) -> Result<MonitoredTokenSource, RegistryError> {
+    async fn obtain(&self, key: K) -> Result<MonitoredTokenSource, RegistryError> {
         loop {
-            let mut outcome = match Registry::join_or_begin(&self.0, key)? {
+            let mut outcome = match Registry::join_or_begin(&self.0, &key)? {
                 Joined::There(tokens) => return Ok(tokens),
                 Joined::Awaited(outcome) => outcome,
             };
@@ -171,16 +180,20 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> TokenRegistry<K> {
         }
     }
 
-    /// New credentials for this key, as by [`MonitoredTokenSource::reauthenticate`] if it has a monitor. A parked one gets
+    /// New credentials for this key, as by [`MonitoredTokenSource::reauthenticate`] if it has a monitor. Where an
+    /// [`IdentityProvider`](crate::IdentityProvider) guards the factory's sources, this one has to be guarded as well. A parked one gets
     /// them when it is wanted again, and so does a key that is new here: its source need not be made then.
     ///
     /// Waits only while the key's monitor is being made or ended. Cancel safe.
     ///
     /// # Errors
     /// [`RegistryError::ShutDown`] after [`shutdown`](Self::shutdown).
-    pub async fn reauthenticate(&self, key: &K, source: impl TokenSource) -> Result<(), RegistryError> {
-        let source: Arc<dyn TokenSource> = Arc::new(source);
-        while let Some(busy) = self.0.reseat(key, &source)? {
+    pub async fn reauthenticate<Q>(&self, key: &Q, source: impl TokenSource) -> Result<(), RegistryError>
+    where
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        let (key, source): (K, Arc<dyn TokenSource>) = (key.to_owned(), Arc::new(source));
+        while let Some(busy) = self.0.reseat(&key, &source)? {
             match busy {
                 Busy::Task(outcome) => ended(outcome).await,
                 Busy::Ended(tokens) => tokens.shutdown().await,
@@ -195,7 +208,11 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> TokenRegistry<K> {
     /// The status of this key's monitor; of one that is parked, `Unauthenticated` if it was that, and else
     /// [`Stopped(Idle)`](crate::StopReason::Idle). `None` for a key that is not here.
     #[must_use]
-    pub fn status_of(&self, key: &K) -> Option<AuthStatus> {
+    pub fn status_of<Q>(&self, key: &Q) -> Option<AuthStatus>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         self.0.shards.of(key).read().get(key)?.status()
     }
 
@@ -236,9 +253,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> TokenRegistry<K> {
     ///
     /// Takes as long as the monitor's [`shutdown`](MonitoredTokenSource::shutdown). Cancel safe: once polled, it goes on to
     /// its end.
-    pub async fn remove(&self, key: &K) -> bool {
+    pub async fn remove<Q>(&self, key: &Q) -> bool
+    where
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        let key = key.to_owned();
         loop {
-            match Registry::begin_removal(&self.0, key) {
+            match Registry::begin_removal(&self.0, &key) {
                 Removal::NotHere => return false,
                 Removal::Done => return true,
                 Removal::Leaving(gone) => {

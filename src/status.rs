@@ -24,7 +24,7 @@ pub use snapshot::Snapshot;
 /// assert!(status.is_live());
 /// assert_eq!(status.to_string(), "auth retrying: the token endpoint does not give tokens");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AuthStatus {
     /// No token has been obtained yet in this run.
@@ -97,7 +97,7 @@ impl fmt::Display for RetryCause {
 }
 
 /// Why a run ended without a shutdown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UnauthenticatedReason {
     /// The authorization server rejected the grant with this code.
@@ -155,7 +155,7 @@ impl fmt::Display for StopReason {
 }
 
 /// One piece of news for the host: the status, or whether a token is being served, has changed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StatusEvent {
     /// The workload's name, as given to the builder.
@@ -184,6 +184,34 @@ pub struct StatusEvent {
     pub remediation: Option<String>,
 }
 
+impl StatusEvent {
+    /// What a host's test of its own sink begins with; the rest is set in its fields.
+    ///
+    /// ```
+    /// use steadfast::{AuthStatus, StatusEvent};
+    ///
+    /// let mut event = StatusEvent::new("github", AuthStatus::Pending, AuthStatus::Running);
+    /// event.serving = true;
+    /// assert_eq!(event.to_string(), "github: pending -> running, serving (running)");
+    /// ```
+    #[must_use]
+    pub fn new(name: impl Into<String>, from: AuthStatus, to: AuthStatus) -> Self {
+        Self {
+            name: name.into(),
+            sequence: 1,
+            from,
+            serving: false,
+            at: SystemTime::UNIX_EPOCH,
+            reason: to.to_string(),
+            to,
+            next_attempt: None,
+            unsaved: false,
+            restart_helps: false,
+            remediation: None,
+        }
+    }
+}
+
 impl fmt::Display for StatusEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let serving = if self.serving { "serving" } else { "not serving" };
@@ -198,7 +226,8 @@ impl fmt::Display for StatusEvent {
 /// event that was not taken, for an `Err`, a panic or the time, is logged and offered again after 1 s, 2 s and so on up to
 /// 60 s, until newer news replaces it; the final `Stopped` is offered three times.
 ///
-/// Closures are sinks too, and so is a [`tokio::sync::mpsc::Sender`] of events:
+/// Closures are sinks too, and so is a [`tokio::sync::mpsc::Sender`] of events. A pair of sinks is one that tells both, so
+/// `(TracingSink, mine)` keeps the log lines of the default one; what either did not take is offered to both again:
 ///
 /// ```
 /// use steadfast::{StatusEvent, StatusSink};
@@ -209,7 +238,7 @@ impl fmt::Display for StatusEvent {
 ///     Ok(())
 /// });
 /// let (sender, _receiver) = tokio::sync::mpsc::channel::<StatusEvent>(8);
-/// takes_a_sink(sender);
+/// takes_a_sink((steadfast::TracingSink, sender));
 /// ```
 #[async_trait]
 pub trait StatusSink: Send + Sync + 'static {
@@ -281,6 +310,21 @@ where
 impl<T: StatusSink + ?Sized> StatusSink for Arc<T> {
     async fn set_status(&self, event: &StatusEvent) -> Result<(), BoxError> {
         (**self).set_status(event).await
+    }
+}
+
+#[async_trait]
+impl StatusSink for Box<dyn StatusSink> {
+    async fn set_status(&self, event: &StatusEvent) -> Result<(), BoxError> {
+        (**self).set_status(event).await
+    }
+}
+
+#[async_trait]
+impl<A: StatusSink, B: StatusSink> StatusSink for (A, B) {
+    async fn set_status(&self, event: &StatusEvent) -> Result<(), BoxError> {
+        let first = self.0.set_status(event).await;
+        self.1.set_status(event).await.and(first)
     }
 }
 

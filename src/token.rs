@@ -31,15 +31,18 @@ impl Generation {
     pub(crate) const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
+}
 
-    #[cfg(feature = "serde")]
-    pub(crate) const fn number(self) -> NonZeroU64 {
-        self.0
-    }
-
-    #[cfg(feature = "serde")]
-    pub(crate) const fn numbered(number: NonZeroU64) -> Self {
+/// For what was written down, and for a host's own tests.
+impl From<NonZeroU64> for Generation {
+    fn from(number: NonZeroU64) -> Self {
         Self(number)
+    }
+}
+
+impl From<Generation> for NonZeroU64 {
+    fn from(generation: Generation) -> Self {
+        generation.0
     }
 }
 
@@ -82,12 +85,20 @@ impl IssuedToken {
     /// How long the token is good for, counted from the moment the request for it was sent
     /// (`expires_in`, RFC 6749 §5.1).
     ///
-    /// Takes a [`Duration`], or a [`Lifetime`] where the server's answer was not a clean number. Zero is
-    /// [`Lifetime::Malformed`], and more than ten years is cut to ten years.
+    /// Takes a [`Duration`], or a [`Lifetime`] where the server's answer was not a clean number. More than ten years is cut to
+    /// ten years; a token whose time is over already is not taken up, and the attempt has failed.
     #[must_use]
     pub fn expires_in(mut self, lifetime: impl Into<Lifetime>) -> Self {
         self.lifetime = lifetime.into();
         self
+    }
+
+    /// When the token ends, for a source that is told the instant and not the lifetime. Compared with the wall clock of this
+    /// machine at the moment the request was sent; [`expires_in`](Self::expires_in) does not depend on that and is the better
+    /// one where both are known.
+    #[must_use]
+    pub fn expires_at(self, at: SystemTime) -> Self {
+        self.expires_in(Lifetime::Until(at))
     }
 
     /// The scopes that were granted (`scope`, RFC 6749 §3.3), if the server named them.
@@ -150,7 +161,8 @@ impl IssuedToken {
 /// assert_eq!(Lifetime::from_secs(-1.0), Lifetime::Malformed);
 /// assert_eq!(Lifetime::from_text("soon"), Lifetime::Malformed);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Lifetime {
     /// The server did not say. [`RefreshPolicy::assumed_lifetime`](crate::RefreshPolicy::assumed_lifetime) decides.
     #[default]
@@ -158,31 +170,46 @@ pub enum Lifetime {
     /// The server said something that is no lifetime (0, negative, not a number). Taken as
     /// [`Lifetime::Unknown`], and logged.
     Malformed,
-    /// The server said this; never zero, never more than [`Lifetime::LONGEST`].
+    /// This long, counted from the moment the request was sent; what is more than [`Lifetime::LONGEST`] counts as that.
     Known(Duration),
+    /// To this instant, by the wall clock.
+    Until(SystemTime),
 }
 
 impl Lifetime {
     /// Ten years: a longer lifetime is cut to this.
     pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-    /// The lifetime, if the server gave a usable one.
+    /// The lifetime, if it is known without a look at a clock.
     #[must_use]
     pub const fn known(self) -> Option<Duration> {
         match self {
             Self::Known(lifetime) => Some(lifetime),
-            Self::Unknown | Self::Malformed => None,
+            Self::Unknown | Self::Malformed | Self::Until(_) => None,
         }
     }
 
-    /// From a JSON number, in seconds.
+    /// The lifetime of a token that was asked for at this time since the Unix epoch, if it is known.
+    pub(crate) fn counted_from(self, sent: Duration) -> Option<Duration> {
+        let lifetime = match self {
+            Self::Known(lifetime) => lifetime,
+            Self::Until(end) => end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(sent),
+            Self::Unknown | Self::Malformed => return None,
+        };
+        Some(lifetime.min(Self::LONGEST))
+    }
+
+    /// From a JSON number, in seconds. No server means zero: that is [`Lifetime::Malformed`].
     #[must_use]
     pub fn from_secs(seconds: f64) -> Self {
         if seconds.is_nan() {
             return Self::Malformed;
         }
         // Clamped before the conversion: `Duration::from_secs_f64` panics on what servers really send.
-        Duration::from_secs_f64(seconds.clamp(0.0, Self::LONGEST.as_secs_f64())).into()
+        match Duration::from_secs_f64(seconds.clamp(0.0, Self::LONGEST.as_secs_f64())) {
+            Duration::ZERO => Self::Malformed,
+            lifetime => Self::Known(lifetime),
+        }
     }
 
     /// From a JSON string that holds a number of seconds, as some servers send it.
@@ -194,7 +221,7 @@ impl Lifetime {
 
 impl From<Duration> for Lifetime {
     fn from(lifetime: Duration) -> Self {
-        if lifetime.is_zero() { Self::Malformed } else { Self::Known(lifetime.min(Self::LONGEST)) }
+        Self::Known(lifetime.min(Self::LONGEST))
     }
 }
 

@@ -131,6 +131,24 @@ fn one_line_says_what_is_wrong_and_what_is_to_be_done() {
             "github: unauthenticated: the authorization server rejected the grant (invalid_grant); serving; to do: sign in again",
         ),
         (
+            json!({ "status": "unauthenticated", "reason": "ceiling_exceeded", "ceiling_seconds": 86_400.0, "serving": false,
+                "next_attempt_in_seconds": null }),
+            "github: unauthenticated: no token for longer than the ceiling of 1day; not serving; \
+             to do: give it new credentials, or nudge it",
+        ),
+        (
+            json!({ "status": "stopped", "reason": "idle", "serving": false, "next_attempt_in_seconds": null }),
+            "github: stopped: parked, for nobody was using it; not serving; nothing to do: it begins anew when it is wanted",
+        ),
+        (
+            json!({ "status": "stopped", "reason": "driver_panicked", "serving": false, "next_attempt_in_seconds": null }),
+            "github: stopped: the monitor panicked; not serving; to do: restart, and report it",
+        ),
+        (
+            json!({ "status": "stopped", "reason": "shut_down", "serving": false, "next_attempt_in_seconds": null }),
+            "github: stopped: shut down; not serving; to do: build a new one where it is wanted still",
+        ),
+        (
             json!({ "unsaved": true }),
             "github: running; serving; next attempt in 40s; a restart may lose the login; nothing to do",
         ),

@@ -245,7 +245,7 @@ impl Driver {
                 "the token came with a lifetime that is none; taken as unknown"
             );
         }
-        let lifetime = issued.lifetime().known().or(self.shared.policy.assumed_lifetime);
+        let lifetime = issued.lifetime().counted_from(sent.wall).or(self.shared.policy.assumed_lifetime);
         let now = self.shared.clock.now();
         let step = self.machine.handle(Event::Issued { run, lifetime, sent }, now);
         let Some(Adopted { generation, ends }) = step.adopted else {

@@ -43,7 +43,7 @@ impl View {
             Outlook::From(next) | Outlook::FailFast(Some(next)) => Some(whole_seconds(next.remaining(now)).max(SOON)),
             Outlook::Closed => None,
         };
-        let failure = Failure::new(self.cause.clone(), wait);
+        let failure = Failure::shared(self.cause.clone(), wait);
         match (&self.status, self.outlook) {
             (AuthStatus::Stopped(_), _) => AuthError::Stopped(failure),
             (AuthStatus::Unauthenticated(_), _) => AuthError::Unauthenticated(failure),
@@ -116,7 +116,7 @@ impl View {
             | AuthStatus::Unauthenticated(_)
             | AuthStatus::Stopped(_) => return None,
         };
-        if let Some(advice) = self.cause.as_deref().and_then(IssueError::advice) {
+        if let Some(advice) = self.cause.as_deref().and_then(IssueError::remediation) {
             return Some(advice.to_owned());
         }
         let advice = match code {

@@ -133,6 +133,6 @@ impl Shared {
 
     fn out_of_patience(&self) -> AuthError {
         let cause = self.view().cause.clone();
-        AuthError::StillRefreshing(Failure::new(cause, Some(Duration::from_secs(1))))
+        AuthError::StillRefreshing(Failure::shared(cause, Some(Duration::from_secs(1))))
     }
 }

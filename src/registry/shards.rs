@@ -4,6 +4,7 @@
 //! hands out its handles; and what has gone idle is not dropped but turned into something smaller.
 
 use std::{
+    borrow::Borrow,
     collections::HashMap,
     hash::{BuildHasher, DefaultHasher, Hash, RandomState},
     sync::{
@@ -128,7 +129,11 @@ impl<K: Hash + Eq> Shards<K> {
         Self { shards: Box::new(shards), hasher }
     }
 
-    pub(super) fn of(&self, key: &K) -> &Shard<K> {
+    pub(super) fn of<Q>(&self, key: &Q) -> &Shard<K>
+    where
+        K: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
         // The low bits choose the place inside the shard.
         let hash = self.hasher.hash_one(key) >> 48;
         let nth = usize::try_from(hash).unwrap_or_default() % SHARDS;

@@ -131,7 +131,7 @@ impl Login {
                 tracing::warn!(target: TARGET, rule = error.rule(), "a rejected login could not be marked as such yet");
             }
         }
-        Err(error.with_advice(SIGN_IN).into())
+        Err(error.with_remediation(SIGN_IN).into())
     }
 }
 

@@ -68,6 +68,33 @@ pub trait Grant: Send + Sync + 'static {
 }
 
 #[async_trait]
+impl Grant for Box<dyn Grant> {
+    fn issuer(&self) -> String {
+        (**self).issuer()
+    }
+
+    fn client_id(&self) -> String {
+        (**self).client_id()
+    }
+
+    fn terms(&self) -> Terms {
+        (**self).terms()
+    }
+
+    fn refresh_token(&self) -> Option<SecretString> {
+        (**self).refresh_token()
+    }
+
+    fn needs_the_store(&self) -> bool {
+        (**self).needs_the_store()
+    }
+
+    async fn exchange(&self, refresh_token: Option<&SecretString>, request: &IssueRequest) -> Exchanged {
+        (**self).exchange(refresh_token, request).await
+    }
+}
+
+#[async_trait]
 impl Grant for RefreshTokenGrant {
     fn issuer(&self) -> String {
         self.endpoint().issuer()

@@ -216,7 +216,7 @@ impl Login {
                 let code = OAuthCode::new(tombstone.code());
                 let code = code.ok_or_else(|| StoreError::Corrupt("a tombstone without a code".into()))?;
                 Err(IssueError::new(Verdict::Rejected(code), Delivery::NotSent, "condemned-before", Condemned)
-                    .with_advice(advice_on(tombstone.code()))
+                    .with_remediation(advice_on(tombstone.code()))
                     .into())
             }
         }

@@ -26,7 +26,7 @@ pub(super) fn failed(error: StoreError) -> IssueError {
     }
     let rule = error.rule();
     if let StoreError::Foreign = error {
-        return IssueError::new(Verdict::Replaced, Delivery::NotSent, rule, error).with_advice(OTHER_LOGIN);
+        return IssueError::new(Verdict::Replaced, Delivery::NotSent, rule, error).with_remediation(OTHER_LOGIN);
     }
     IssueError::new(Verdict::Transient, Delivery::NotSent, rule, error)
 }
@@ -50,7 +50,7 @@ pub(super) struct Condemned;
 /// Nobody has signed in: there is nothing to exchange.
 pub(super) fn not_signed_in() -> IssueError {
     let verdict = Verdict::Rejected(OAuthCode::login_required());
-    IssueError::new(verdict, Delivery::NotSent, "not-signed-in", NotSignedIn).with_advice("sign in")
+    IssueError::new(verdict, Delivery::NotSent, "not-signed-in", NotSignedIn).with_remediation("sign in")
 }
 
 /// Under an [`IssueError`]: the store holds no login.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{AuthStatus, Generation};
+use crate::{AuthStatus, Generation, StopReason};
 
 #[cfg(feature = "serde")]
 mod document;
@@ -39,7 +39,7 @@ mod document;
 /// | `remediation` | string or null | [`remediation`](Self::remediation) |
 ///
 /// It holds no secret, and no text of a server's or of another library's.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(into = "document::Document", try_from = "document::Document"))]
 #[non_exhaustive]
@@ -82,9 +82,17 @@ impl fmt::Display for Snapshot {
         if *unsaved {
             f.write_str("; a restart may lose the login")?;
         }
-        match remediation {
-            Some(remediation) => write!(f, "; to do: {remediation}"),
-            None => f.write_str("; nothing to do"),
+        match (remediation, status) {
+            (Some(remediation), _) => write!(f, "; to do: {remediation}"),
+            (None, AuthStatus::Pending | AuthStatus::Running | AuthStatus::AuthRetrying(_)) => {
+                f.write_str("; nothing to do")
+            }
+            (None, AuthStatus::Unauthenticated(_)) => f.write_str("; to do: give it new credentials, or nudge it"),
+            (None, AuthStatus::Stopped(StopReason::Idle)) => {
+                f.write_str("; nothing to do: it begins anew when it is wanted")
+            }
+            (None, AuthStatus::Stopped(StopReason::DriverPanicked)) => f.write_str("; to do: restart, and report it"),
+            (None, AuthStatus::Stopped(_)) => f.write_str("; to do: build a new one where it is wanted still"),
         }
     }
 }

@@ -300,7 +300,7 @@ impl StoredToken {
         Self {
             secret: issued.expose_secret().into(),
             issued_at,
-            lifetime: issued.lifetime().known(),
+            lifetime: issued.lifetime().counted_from(issued_at),
             scopes: issued.granted_scopes().to_vec(),
         }
     }

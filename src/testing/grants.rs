@@ -128,7 +128,7 @@ impl Grants {
         let age = now.duration_since(token.issued);
         let live = match token.lifetime {
             Lifetime::Known(lifetime) => age < lifetime,
-            Lifetime::Unknown | Lifetime::Malformed => true,
+            Lifetime::Unknown | Lifetime::Malformed | Lifetime::Until(_) => true,
         };
         live.then_some(age)
     }

@@ -7,7 +7,7 @@ use std::{
 
 use steadfast::{
     AuthStatus, BoxError, Challenge, IssueError, IssuedToken, MonitoredTokenSource, OAuthCode, RefreshPolicy,
-    Rejection, StatusEvent, StopReason, UnauthenticatedReason, sink_fn,
+    Rejection, StaticToken, StatusEvent, StopReason, UnauthenticatedReason, sink_fn,
 };
 use tokio::{sync::mpsc, time::sleep};
 
@@ -364,6 +364,28 @@ async fn closures_functions_and_channels_are_sinks() {
         assert_eq!(events.recv().await.unwrap().to, status);
     }
     assert!(events.recv().await.is_none(), "the sender is dropped with the monitor");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_pair_of_sinks_both_are_told_and_what_either_refuses_is_offered_to_both_again() {
+    let (left, mut heard_left) = mpsc::channel(8);
+    let (right, mut heard_right) = mpsc::channel(8);
+    let refused = Arc::new(Mutex::new(false));
+    let left = sink_fn(move |event: StatusEvent| {
+        let (left, first) = (left.clone(), !std::mem::replace(&mut *refused.lock().unwrap(), true));
+        async move {
+            left.send(event).await?;
+            if first { Err("once".into()) } else { Ok(()) }
+        }
+    });
+    let boxed: Box<dyn steadfast::StatusSink> = Box::new(left);
+    let tokens = MonitoredTokenSource::builder(StaticToken::new("s3cret")).sink((boxed, right)).spawn().unwrap();
+    tokens.token().await.unwrap();
+    sleep(secs(2)).await;
+    for heard in [&mut heard_left, &mut heard_right] {
+        assert_eq!(heard.recv().await, heard.recv().await, "the same event twice");
+        assert!(heard.try_recv().is_err());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,12 +3,12 @@
 use std::{
     pin::pin,
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use steadfast::{
-    AuthStatus, BuildError, IssueReason, IssuedToken, Lifetime, MonitoredTokenSource, RefreshPolicy, RetryCause,
-    UnauthenticatedReason,
+    AuthStatus, BuildError, IssueReason, IssuedToken, Lifetime, MonitoredTokenSource, RefreshAhead, RefreshPolicy,
+    RetryCause, UnauthenticatedReason, testing::TestClock,
 };
 use tokio::time::sleep;
 
@@ -347,6 +347,44 @@ async fn a_token_that_has_expired_on_arrival_is_a_failed_attempt() {
     assert_eq!(world.source.count(), 8);
     sleep(HOUR).await;
     assert!(world.source.count() <= 8 + 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_whose_time_is_over_is_not_served_however_the_source_says_so() {
+    for (lifetime, served) in [
+        (Lifetime::from(Duration::ZERO), false),
+        (Lifetime::Known(Duration::ZERO), false),
+        (Lifetime::Until(SystemTime::UNIX_EPOCH), false),
+        (Lifetime::Until(SystemTime::now() + HOUR), true),
+        (Lifetime::from_secs(0.0), true),
+    ] {
+        let source = move || async move { Ok(IssuedToken::bearer("s3cret").expires_in(lifetime)) };
+        let tokens = MonitoredTokenSource::builder(source).spawn().unwrap();
+        match tokens.token().await {
+            Ok(_) => assert!(served, "{lifetime:?}"),
+            Err(error) => {
+                assert!(!served, "{lifetime:?}");
+                assert_eq!(error.cause().unwrap().rule(), "expired-on-arrival");
+            }
+        }
+        assert_eq!(tokens.is_serving(), served);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_served_to_the_instant_that_the_source_names() {
+    let clock = TestClock::new();
+    let end = clock.wall() + HOUR;
+    let source = move || async move { Ok(IssuedToken::bearer("s3cret").expires_at(end)) };
+    // Near its end every new token is as near to it.
+    let policy = RefreshPolicy { refresh_ahead: RefreshAhead::Fixed(Duration::ZERO), ..RefreshPolicy::default() };
+    let tokens = MonitoredTokenSource::builder(source).policy(policy).clock(&clock).spawn().unwrap();
+    let token = tokens.token().await.unwrap();
+    assert_eq!(token.expires_at(), Some(end));
+    sleep(HOUR - 10 * SECOND - MILLISECOND).await;
+    assert!(tokens.is_serving(), "the margin before the end is 10 s");
+    sleep(MILLISECOND).await;
+    assert!(!tokens.is_serving());
 }
 
 #[tokio::test(start_paused = true)]
