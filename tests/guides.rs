@@ -1,5 +1,10 @@
 //! The figures of the guides, measured in virtual time.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test fails by panicking"
+)]
 
 use std::{
     future::ready,
@@ -84,6 +89,20 @@ async fn an_outage_costs_a_provider_of_many_sources_the_probes_that_the_guide_li
     println!("{}", calls.load(Ordering::Relaxed));
     assert_eq!(listed("| 1,000 under an `IdentityProvider`"), [calls.load(Ordering::Relaxed)]);
     drop(fleet);
+}
+
+#[test]
+fn the_variables_of_the_go_original_are_read_and_have_the_defaults_that_the_guide_lists() {
+    let guide = include_str!("../src/guide/migrating.md");
+    let rows: Vec<_> = guide.lines().filter(|line| line.starts_with("| `TOOLHIVE_")).collect();
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        let cells: Vec<_> = row.split('|').map(|cell| cell.trim().trim_matches(['`', '*'])).collect();
+        let [_, variable, _, default, _] = cells[..] else { panic!("{row}") };
+        let with = |value: &str| RefreshPolicy::from_vars("TOOLHIVE", |name| (name == variable).then(|| value.into()));
+        assert_eq!(with(default), Ok(RefreshPolicy::DEFAULT), "{row}");
+        assert!(with("soon").unwrap_err().to_string().contains(variable), "{row}");
+    }
 }
 
 /// The figures in the row of the guide that begins so.
