@@ -13,7 +13,8 @@
 //! let grant = RefreshTokenGrant::builder(token_url, "my-client", refresh_token).build()?;
 //! let tokens = MonitoredTokenSource::builder(grant).name("github").spawn()?;
 //!
-//! let token = tokens.token().await?; // on every request: no lock, no allocation while a token is valid
+//! // On every request: no lock and no allocation while a token is valid.
+//! let token = tokens.token().await?;
 //! assert!(token.authorization().is_sensitive());
 //! assert_eq!(tokens.status(), AuthStatus::Running);
 //! # Ok(()) }
