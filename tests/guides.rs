@@ -1,4 +1,4 @@
-//! The figures of the guides, measured in virtual time.
+//! What the guides say that can be checked: figures, measured in virtual time, and where to find them.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -102,6 +102,18 @@ fn the_variables_of_the_go_original_are_read_and_have_the_defaults_that_the_guid
         let with = |value: &str| RefreshPolicy::from_vars("TOOLHIVE", |name| (name == variable).then(|| value.into()));
         assert_eq!(with(default), Ok(RefreshPolicy::DEFAULT), "{row}");
         assert!(with("soon").unwrap_err().to_string().contains(variable), "{row}");
+    }
+}
+
+#[test]
+fn every_guide_is_on_the_front_page_and_in_the_readme() {
+    let (_, pages) = include_str!("../src/guide.rs").split_once("\npages! {\n").unwrap();
+    let names: Vec<_> = pages.lines().filter_map(|line| line.trim().split([':', ' ']).next()).collect();
+    let pages: Vec<_> = names.into_iter().filter(|name| !["", "}"].contains(name)).collect();
+    assert_eq!(pages.len(), 11);
+    for page in pages {
+        assert!(include_str!("../src/lib.rs").contains(&format!("| [`guide::{page}`] |")), "{page}");
+        assert!(include_str!("../README.md").contains(&format!("/latest/steadfast/guide/{page}/)")), "{page}");
     }
 }
 
