@@ -34,6 +34,8 @@ use crate::{BoxError, MonitoredTokenSource, Origin, OriginError};
 
 /// Attaches the current token to each request for its origin, and deals with the refusals.
 ///
+/// Guides: [frameworks](crate::guide::frameworks), [the 401 side](crate::guide::rejections).
+///
 /// ```
 /// # #[cfg(not(feature = "reqwest"))] fn main() {}
 /// # #[cfg(feature = "reqwest")]

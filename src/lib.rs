@@ -1,9 +1,5 @@
-//! Auth resilience for hosts that call OAuth-protected APIs: a token source that lives through outages and says honestly
-//! what state it is in.
-//!
-//! A refresh token's request hits a firewall's error page because a VPN flapped. Most libraries then either declare the
-//! login dead, for good, or let every caller queue behind an endpoint that is down. Here there is one attempt at a time,
-//! nobody waits for nothing, a valid token is served all along, the host is told the truth, and recovery needs no human.
+//! A token source for hosts that call OAuth-protected APIs: it keeps the access token fresh, lives through outages of the token
+//! endpoint, and says honestly what state it is in.
 //!
 //! ```
 //! # #[cfg(all(feature = "oauth2", feature = "reqwest", feature = "testing"))]
@@ -17,34 +13,55 @@
 //! let grant = RefreshTokenGrant::builder(token_url, "my-client", refresh_token).build()?;
 //! let tokens = MonitoredTokenSource::builder(grant).name("github").spawn()?;
 //!
-//! let token = tokens.token().await?; // on every request: no lock, no allocation while a token is valid
+//! // On every request: no lock and no allocation while a token is valid.
+//! let token = tokens.token().await?;
 //! assert!(token.authorization().is_sensitive());
 //! assert_eq!(tokens.status(), AuthStatus::Running);
 //! # Ok(()) }
 //! # #[cfg(not(all(feature = "oauth2", feature = "reqwest", feature = "testing")))] fn main() {}
 //! ```
 //!
+//! This is what an outage looks like from inside. There is one attempt at a time, nobody waits for nothing, a valid token is
+//! served all along, the host is told the truth, and recovery needs no human:
+//!
+//! <div style="overflow-x:auto">
+#![doc = include_str!("guide/timeline.svg")]
+//! </div>
+//!
+//! A real run, in which tokens live four seconds (`cargo run --example outage`, in the repository). With the defaults the short
+//! retry takes two minutes and the slow cadence is one attempt in ten.
+//!
+//! # Where to go next
+//!
+//! | you want to | read |
+//! |---|---|
+//! | have a working client in five minutes | [`guide::quick_start`] |
+//! | get tokens from something that is no OAuth endpoint | [`guide::token_source`] |
+//! | know what the intervals cost, and choose others | [`guide::policy`] |
+//! | know what happens on a 401 | [`guide::rejections`] |
+//! | keep a login over restarts, or share it between processes or machines | [`guide::shared_login`] |
+//! | wire up readiness probes, alerts and logs | [`guide::readiness`] |
+//! | test what your host does in an outage | [`guide::testing`] |
+//! | put it into axum, hyper, tonic, tower or reqwest-middleware | [`guide::frameworks`] |
+//! | decide yourself where the background task runs | [`guide::embedding`] |
+//! | come from another crate, or from the Go original | [`guide::migrating`] |
+//! | find out whether a known problem is solved | [`guide::faq`] |
+//! | have a source for each tenant or user | [`TokenRegistry`], and [`IdentityProvider`] for what they share |
+//! | read other people's errors; report a backend's health | [`classify`], [`health`] |
+//! | know what is promised, and where it is proved | [`security`] |
+//!
 //! # The states
 //!
-//! ```text
-//!            token issued              short retry exhausted
-//!  Pending ───────────────► Running ─────────────────────────► AuthRetrying
-//!     │  ▲                     ▲ │                                 │  │
-//!     │  │ new credentials     │ │ rejected                        │  │ rejected, or
-//!     │  │ or a nudge          │ │ (invalid_grant …)               │  │ the ceiling
-//!     │  │                     │ ▼                                 │  ▼
-//!     │  └──────────────── Unauthenticated ◄──────────────────────────┘
-//!     │                        │                                   │
-//!     └────────────────────────┴──── shutdown, last handle gone ───┴──► Stopped
-//!                                        (from every state; final)
+//! <div style="overflow-x:auto">
+#![doc = include_str!("guide/states.svg")]
+//! </div>
 //!
-//!  AuthRetrying ──► Running   token issued, or, when the resource server was the trouble, a token accepted
-//! ```
-//!
+//! - **Pending**: this run has had no token yet.
 //! - **Running** says that all is well, or that a short retry is under way, which nobody needs to know of as long as a token is
 //!   served ([`StatusEvent::serving`]).
 //! - **AuthRetrying** is the long window after it: attempts go on at a slow cadence, up to a ceiling. Callers without a
-//!   valid token get an [`AuthError`] at once instead of waiting.
+//!   valid token get an [`AuthError`] at once instead of waiting. Three fresh tokens in a row that the resource server refuses
+//!   lead here, too ([`RetryCause`]).
 //! - **Unauthenticated** means that the authorization server has rejected the *grant*, or that the ceiling was reached. The
 //!   access token may still be good: it is served to its end, and [`StatusEvent::serving`] says so. That makes the status
 //!   an early warning.
@@ -59,13 +76,6 @@
 //! status 200, an empty answer, a broken connection, a 503 that happens to carry `invalid_grant`: all of them may pass. A 4xx
 //! that carries a final OAuth code is a rejection at once; `invalid_request`, `access_denied` and codes that nobody knows have
 //! to be repeated over a minute first. See [`IssueError`] and [`Verdict`].
-//!
-//! # Many of them
-//!
-//! A host with a source for each tenant or user keeps them in a [`TokenRegistry`]: made once when they are first wanted,
-//! parked when nobody uses them, without losing a refresh token that the server has rotated. Those that share an
-//! authorization server go under one [`IdentityProvider`]: a budget of exchanges, and a breaker with which an outage costs
-//! the server one probe per cadence, and its end no rush.
 //!
 //! # Cancellation, panics, runtimes
 //!
@@ -83,21 +93,6 @@
 //!   lost, and when, is written down in `rotation`: in short, a crash between the server's rotation and our write, and an
 //!   answer that never arrives, if the server gives no grace for replayed tokens.
 //! - It does not sign anybody in: the first refresh token is the host's to get.
-//!
-//! # Where it differs, on purpose
-//!
-//! From the Go system that it follows (stacklok/toolhive): plain errors, deadline errors, TLS failures and EOF are transient;
-//! `Pending` exists, and the first success is published; `Unauthenticated` is published once; a token without an expiry keeps
-//! the monitor alive; the refresh runs before the expiry; a 401 refreshes instead of ending the workload; statuses cannot
-//! overtake each other; a malformed environment value is an error.
-//!
-//! From the AWS SDKs' rules for refreshing credentials: the held token is served while a refresh runs in the background; an
-//! expired or definitely rejected token is never served; after a failure callers fail fast until the next permitted attempt;
-//! the refresh window is at most half the lifetime; a verdict is final until a nudge or new credentials.
-//!
-//! # Security
-//!
-//! The threat model, what is promised, each with the test that proves it, and what is not: [`security`].
 //!
 //! # Features
 //!
@@ -210,6 +205,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 #[doc = include_str!("security.md")]
 pub mod security {}
+
+pub mod guide;
 
 /// The README's snippets are compiled and run with the documentation's.
 #[cfg(all(doctest, feature = "oauth2", feature = "reqwest", feature = "testing"))]

@@ -45,6 +45,8 @@ pub use self::waiting::TokenFuture;
 /// One handle is for one resource (one audience): two APIs that judge tokens differently get two handles, or the refusals
 /// of the one would withdraw tokens that the other takes.
 ///
+/// Guides: [quick start](crate::guide::quick_start), [embedding](crate::guide::embedding).
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), steadfast::BoxError> {
 /// use std::time::Duration;

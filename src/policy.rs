@@ -8,6 +8,8 @@ use crate::failure::printable;
 ///
 /// Plain data. The builder validates it once; a policy that cannot work is a [`PolicyError`], not a panic.
 ///
+/// Guide: [choosing a policy, with numbers](crate::guide::policy).
+///
 /// ```
 /// use std::time::Duration;
 /// use steadfast::RefreshPolicy;

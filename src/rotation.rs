@@ -136,6 +136,8 @@ use crate::{
 ///
 /// Cheap to clone; a clone that the host keeps can [`restore`](Self::restore) while another is being monitored. It knows which
 /// access token was handed out last, so one of them is for one monitor: two monitors in a process share a *store*.
+///
+/// Guide: [sharing one login](crate::guide::shared_login).
 #[derive(Clone)]
 pub struct SharedLogin(Arc<Login>);
 

@@ -17,6 +17,8 @@ use crate::{BoxError, IssuedToken, RefreshPolicy};
 /// A source that knows why it failed says so with an [`IssueError`](crate::IssueError), as the error itself or anywhere in
 /// its `source()` chain. Every other error counts as transient.
 ///
+/// Guide: [writing a `TokenSource`](crate::guide::token_source).
+///
 /// Closures are sources too:
 ///
 /// ```

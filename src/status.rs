@@ -226,6 +226,8 @@ impl fmt::Display for StatusEvent {
 /// event that was not taken, for an `Err`, a panic or the time, is logged and offered again after 1 s, 2 s and so on up to
 /// 60 s, until newer news replaces it; the final `Stopped` is offered three times.
 ///
+/// Guide: [status sinks and readiness](crate::guide::readiness).
+///
 /// Closures are sinks too, and so is a [`tokio::sync::mpsc::Sender`] of events. A pair of sinks is one that tells both, so
 /// `(TracingSink, mine)` keeps the log lines of the default one; what either did not take is offered to both again:
 ///

@@ -36,6 +36,8 @@
 //!   `spawn_blocking`.
 //!
 //! For the same reason a test waits for its servers with [`ScriptedIdp::called`] rather than by sleeping.
+//!
+//! Guide: [testing your host](crate::guide::testing).
 #![allow(clippy::panic, clippy::expect_used, reason = "a kit that carries on after a misuse hides it")]
 
 mod api;

@@ -25,6 +25,8 @@ use super::{
 ///
 /// It is a handle: clones talk about the same server, which ends with the last of them.
 ///
+/// Guide: [testing your host](crate::guide::testing).
+///
 /// ```
 /// use steadfast::testing::{Answer, ScriptedIdp};
 ///
