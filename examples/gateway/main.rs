@@ -27,8 +27,15 @@ mod arguments;
 mod clients;
 mod demo;
 mod health;
+mod in_words;
 mod page;
 mod proxy;
+#[path = "../support/terminal.rs"]
+mod terminal;
+#[path = "../support/timeline.rs"]
+mod timeline;
+#[path = "../support/words.rs"]
+mod words;
 
 use std::{future::Future, process::ExitCode, sync::Arc};
 
@@ -65,9 +72,17 @@ impl Gateway {
     ) -> Result<(), BoxError> {
         let tokens = self.tokens.clone();
         let app = Router::new()
-            .route("/", get(|State(Self { tokens, history, .. })| async move { page::page(&tokens, &history) }))
+            .route(
+                "/",
+                get(|State(Self { tokens, history, .. }), request: Request| async move {
+                    page::page(&tokens, &history, request.uri().query())
+                }),
+            )
             .route("/healthz", get(health::healthz))
-            .route("/readyz", get(|State(Self { tokens, .. })| async move { health::readyz(&tokens) }))
+            .route(
+                "/readyz",
+                get(|State(Self { tokens, history, .. })| async move { health::readyz(&tokens, &history) }),
+            )
             .route(
                 "/status",
                 get(|State(Self { tokens, history, .. })| async move { health::status(&tokens, &history) }),
@@ -87,7 +102,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("gateway: {error}");
+            eprintln!("{}", terminal::hanging("gateway: ", &error.to_string()));
             ExitCode::from(2)
         }
     }
@@ -107,7 +122,8 @@ async fn run() -> Result<bool, BoxError> {
         Mode::Live { listen, upstream, source } => {
             let listener = TcpListener::bind(listen).await?;
             let gateway = Gateway::new(source, RefreshPolicy::DEFAULT, upstream.clone())?;
-            println!("http://{} is {upstream} with a token; Ctrl-C ends it", listener.local_addr()?);
+            let what = format!("http://{} is {upstream} with a token; Ctrl-C ends it", listener.local_addr()?);
+            println!("{}", terminal::hanging("", &what));
             gateway.serve(listener, interrupted()).await?;
             Ok(true)
         }
