@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     Gateway,
     clients::{CLIENTS_OWN, Clients, HOP, Tally},
-    terminal::hanging,
+    terminal::{Ink, Paint, hanging},
     timeline::Timeline,
 };
 
@@ -196,7 +196,7 @@ impl Demo {
     async fn end(mut self) -> Result<bool, BoxError> {
         self.judge().await?;
         self.server.abort();
-        println!("\n{}", table(&self.phases));
+        println!("\n{}", table(self.timeline.paint, &self.phases));
         print!("{}", self.timeline.paint.verdict(&self.broken, &held(self.idp.calls())));
         Ok(self.broken.is_empty())
     }
@@ -275,14 +275,15 @@ fn intro() -> String {
 }
 
 fn held(calls: usize) -> String {
-    format!("{calls} token requests, one at a time; no secret shown, none sent astray.")
+    format!("{calls} token requests, one at a time; no secret shown, none sent astray")
 }
 
-fn table(phases: &[Phase]) -> String {
-    let mut table = format!(
-        "{:<12}{:>8}{:>8}{:>13}{:>7}{:>10}{:>9}{:>13}\n",
+fn table(paint: Paint, phases: &[Phase]) -> String {
+    let head = format!(
+        "{:<12}{:>8}{:>8}{:>13}{:>7}{:>10}{:>9}{:>13}",
         "phase", "200", "503", "Retry-After", "other", "slowest", "/readyz", "token calls"
     );
+    let mut table = paint.ink(Ink::Strong, &head) + "\n";
     for Phase { name, tally, readiness, said: _, calls } in phases {
         let Tally { ok, unavailable, retry_after, other, slowest } = tally;
         let (slowest, readiness) = (format!("{} ms", slowest.as_millis()), readiness.as_u16());
@@ -323,7 +324,7 @@ const GLANCE: Duration = Duration::from_millis(30);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::terminal::{Paint, too_wide};
+    use crate::terminal::too_wide;
 
     #[test]
     fn what_is_printed_around_the_timeline_fits_80_columns() {
@@ -331,7 +332,8 @@ mod tests {
         let tally = Tally { ok: 9_999_999, unavailable: 9_999_999, retry_after: 9_999_999, other: 99_999, slowest };
         let (readiness, said) = (StatusCode::SERVICE_UNAVAILABLE, String::new());
         let phase = Phase { name: "long window", tally, readiness, said, calls: 999_999 };
-        let printed = [intro(), table(&[phase]), Paint::PLAIN.verdict(&[""; 0], &held(999_999))].concat();
+        let printed =
+            [intro(), table(Paint::COLOURED, &[phase]), Paint::PLAIN.verdict(&[""; 0], &held(999_999))].concat();
         assert_eq!(too_wide(&printed), None);
     }
 }

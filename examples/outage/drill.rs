@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     callers::{Callers, Tally},
-    terminal::hanging,
+    terminal::{Ink, Paint, hanging},
     timeline::Timeline,
 };
 
@@ -165,7 +165,7 @@ impl Drill {
         self.tokens.shutdown().await;
         self.judge();
         let Self { timeline, broken, idp, phases, .. } = &self;
-        println!("\n{}", table(phases));
+        println!("\n{}", table(timeline.paint, phases));
         print!("{}", timeline.paint.verdict(broken, &held(idp.calls())));
         broken.is_empty()
     }
@@ -202,25 +202,26 @@ impl Drill {
 }
 
 fn intro() -> String {
-    let (scene, every) = ("A token endpoint fails and comes back;", EVERY.as_millis());
-    let text = format!(
-        "{scene} {CALLERS} callers ask for a token every {every} ms, and its login is revoked. Tokens live \
-                        {LIFETIME} s here: days are played in seconds."
+    let every = EVERY.as_millis();
+    let scene = format!(
+        "A token endpoint fails and recovers, then the login is revoked, while {CALLERS} callers ask for a token every \
+         {every} ms. Tokens live {LIFETIME} s: days are played in seconds."
     );
-    let watch = "nobody fails before the held token ends; then all fail at once instead of waiting, with one attempt a \
-                 second for all of them; recovery needs no human; new credentials go into the same handle.";
-    hanging("", &text) + "\n" + &hanging("Watch: ", watch) + "\n"
+    let watch = "nobody fails before the held token ends; then all fail fast instead of waiting, and one attempt a second \
+                 is made for all of them; recovery needs no human; the same handle takes the new login.";
+    hanging("", &scene) + "\n" + &hanging("Watch: ", watch) + "\n"
 }
 
 fn held(calls: usize) -> String {
-    format!("{calls} calls upstream, one at a time; no refresh token sent twice, no expired token served.")
+    format!("{calls} calls, one at a time; no refresh token reused, no expired token served")
 }
 
-fn table(phases: &[Phase]) -> String {
-    let mut table = format!(
-        "{:<12}{:>8}{:>8}{:>12}{:>10}{:>10}{:>10}{:>8}\n",
+fn table(paint: Paint, phases: &[Phase]) -> String {
+    let head = format!(
+        "{:<12}{:>8}{:>8}{:>12}{:>10}{:>10}{:>10}{:>8}",
         "phase", "served", "waited", "failed fast", "p50", "p99", "upstream", "events"
     );
+    let mut table = paint.ink(Ink::Strong, &head) + "\n";
     for Phase { name, tally, upstream, events } in phases {
         table += &format!(
             "{name:<12}{:>8}{:>8}{:>12}{:>10}{:>10}{upstream:>10}{:>8}\n",
@@ -255,7 +256,7 @@ fn brief(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::terminal::{Paint, too_wide};
+    use crate::terminal::too_wide;
 
     #[test]
     fn what_is_printed_around_the_timeline_fits_80_columns() {
@@ -265,8 +266,9 @@ mod tests {
             ["long window"; 2].map(|name| Phase { name, tally: many.clone(), upstream: 999_999, events: vec![] });
         let broken = ["no refresh token was sent twice, in the long window nobody waited for nothing, and so on"];
         let verdicts = Paint::COLOURED.verdict(&broken, "") + &Paint::COLOURED.verdict(&[""; 0], &held(999_999));
-        let printed = [intro(), table(&phases), verdicts].concat();
+        let printed = [intro(), table(Paint::COLOURED, &phases), verdicts].concat();
         assert_eq!(too_wide(&printed), None);
-        assert!(printed.contains("\x1b[32mPASSED\x1b[0m 999999 calls"));
+        assert!(printed.contains("\x1b[1;32mPASSED\x1b[0m 999999 calls"));
+        assert_eq!(Paint::PLAIN.verdict(&[""; 0], &held(99)).lines().count(), 1);
     }
 }

@@ -9,7 +9,7 @@ pub(crate) struct Paint {
     coloured: bool,
 }
 
-/// Colours that can be read on dark and on light ground; yellow and cyan cannot.
+/// Colours that can be told apart on dark and on light ground; there, yellow and cyan cannot be read.
 #[derive(Clone, Copy)]
 pub(crate) enum Ink {
     Good,
@@ -31,9 +31,9 @@ impl Paint {
 
     pub(crate) fn ink(self, ink: Ink, text: &str) -> String {
         let code = match ink {
-            Ink::Good => "32",
-            Ink::Uneasy => "35",
-            Ink::Bad => "31",
+            Ink::Good => "1;32",
+            Ink::Uneasy => "1;35",
+            Ink::Bad => "1;31",
             Ink::Strong => "1",
             Ink::Faint => "2",
         };
@@ -98,8 +98,8 @@ fn after_colour(part: &str) -> &str {
 }
 
 /// 270143 is hard to read, 270,143 is not.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
+pub(crate) fn thousands(number: impl Into<u64>) -> String {
+    let digits = number.into().to_string();
     let mut grouped = String::new();
     for (nth, digit) in digits.chars().enumerate() {
         if nth > 0 && (digits.len() - nth) % 3 == 0 {
@@ -150,13 +150,13 @@ mod tests {
     fn colour_takes_no_room() {
         let held = "word ".repeat(40);
         let verdict = |paint: Paint| paint.verdict(&[""; 0], held.trim());
-        let bare = verdict(Paint::COLOURED).replace("\x1b[32m", "").replace("\x1b[0m", "");
+        let bare = verdict(Paint::COLOURED).replace("\x1b[1;32m", "").replace("\x1b[0m", "");
         assert_eq!(bare, verdict(Paint::PLAIN));
         assert_eq!(too_wide(&bare), None);
     }
 
     #[test]
     fn thousands_are_grouped() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0_u64, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
     }
 }

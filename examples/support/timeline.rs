@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use steadfast::{AuthStatus, StatusEvent};
 
 use crate::{
-    terminal::{Ink, Paint, hanging, hanging_in},
+    terminal::{Ink, Paint, hanging_in},
     words,
 };
 
@@ -33,7 +33,7 @@ impl Timeline {
 
     /// Why it says so.
     pub(crate) fn reason(self, event: &StatusEvent) {
-        println!("{}", note(&event.reason));
+        println!("{}", note(self.paint, Ink::Faint, &event.reason));
     }
 }
 
@@ -54,16 +54,17 @@ fn status(paint: Paint, at: Duration, event: &StatusEvent) -> String {
         format!("{} → {}", event.from.name(), event.to.name())
     };
     let serving = if event.serving { "serving" } else { "not serving" };
-    // Padded first: a colour has a length, too.
-    let mut lines = format!("{}    {} {serving}", clock(at), paint.ink(ink, &format!("● {change:<34}")));
+    // Only the mark is coloured: which colours can be read is up to the terminal.
+    let mut lines = format!("{}    {} {change:<34} {serving}", clock(at), paint.ink(ink, "●"));
     if let Some(need) = words::need_after(event) {
-        lines = lines + "\n" + &note(&need);
+        let ink = if need.starts_with("nothing") { Ink::Faint } else { Ink::Strong };
+        lines = lines + "\n" + &note(paint, ink, &need);
     }
     lines
 }
 
-fn note(text: &str) -> String {
-    hanging(&" ".repeat(UNDER_STATUS), text)
+fn note(paint: Paint, ink: Ink, text: &str) -> String {
+    hanging_in(&" ".repeat(UNDER_STATUS), text, |line| paint.ink(ink, line))
 }
 
 fn clock(at: Duration) -> String {
@@ -97,7 +98,8 @@ mod tests {
         ] {
             assert!(told(Paint::PLAIN).contains(part), "{part:?} in\n{}", told(Paint::PLAIN));
         }
-        let reasons: String = life.iter().map(|event| note(&event.reason) + "\n").collect();
+        let reasons: String =
+            life.iter().map(|event| note(Paint::COLOURED, Ink::Faint, &event.reason) + "\n").collect();
         assert_eq!(too_wide(&reasons), None);
         assert!(reasons.contains("the token endpoint does not give tokens"));
     }

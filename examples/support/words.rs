@@ -37,16 +37,22 @@ pub(crate) fn need(status: &AuthStatus, next: Next, advice: Option<&str>) -> Str
     format!("to do: {task}")
 }
 
-/// The same of an event; nothing where all is well.
+/// The same of an event, where there is something to say that has not been said.
 pub(crate) fn need_after(event: &StatusEvent) -> Option<String> {
     let next = match event.next_attempt {
         Some(at) => Next::In(at.duration_since(event.at).unwrap_or_default()),
         None if event.serving => Next::WhenNeeded,
         None => Next::UnderWay,
     };
-    let is_well = event.to == AuthStatus::Running && event.serving;
-    let is_meant = event.to == AuthStatus::Stopped(StopReason::ShutDown);
-    (!is_well && !is_meant).then(|| need(&event.to, next, event.remediation.as_deref()))
+    let has_more_to_say = match &event.to {
+        AuthStatus::Running => !event.serving,
+        AuthStatus::AuthRetrying(_) => true,
+        // Advice is given once.
+        AuthStatus::Unauthenticated(_) => event.from != event.to,
+        AuthStatus::Stopped(reason) => *reason != StopReason::ShutDown,
+        AuthStatus::Pending | _ => false,
+    };
+    has_more_to_say.then(|| need(&event.to, next, event.remediation.as_deref()))
 }
 
 /// The largest two units: nobody needs the milliseconds of a day.
