@@ -92,7 +92,9 @@ const fn whole(span: Duration) -> Duration {
     Duration::from_secs(span.as_secs())
 }
 
-/// The name is the host's, and may hold anything.
+/// The name is the host's, and may hold anything: line breaks, and what turns the direction of the rest around.
 fn on_one_line(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    let breaks =
+        |letter: char| letter.is_control() || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.replace(breaks, " ")
 }

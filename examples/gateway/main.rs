@@ -1,5 +1,6 @@
 //! A reverse proxy that puts a token on each request, keeps serving through outages of the token endpoint, and says what
-//! state it is in: to an orchestrator (`/healthz`, `/readyz`), to scripts (`/status`) and to people (`/`).
+//! state it is in: to an orchestrator (`/healthz`, `/readyz`), to scripts (`/status`) and to people (`/`). All but the first
+//! say it in the same line, too: whether requests are served, what is wrong, and whether anything needs doing.
 //!
 //! Without arguments it plays ten seconds of outages to itself on the loopback interface, and says whether it kept its
 //! promises. With `--serve` the play goes on, slowly, until Ctrl-C, and its status page can be watched in a browser:

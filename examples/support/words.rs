@@ -58,7 +58,6 @@ pub(crate) fn need_after(event: &StatusEvent) -> Option<String> {
 /// The largest two units: nobody needs the milliseconds of a day.
 pub(crate) fn brief(span: Duration) -> String {
     match span.as_secs() {
-        0 if span.is_zero() => "0 s".to_owned(),
         0 => "less than a second".to_owned(),
         secs @ ..60 => format!("{secs} s"),
         secs @ ..3_600 => two(secs / 60, "min", secs % 60, "s"),
@@ -77,8 +76,9 @@ mod tests {
 
     #[test]
     fn spans_have_two_units_at_most() {
-        let shown = [0, 1, 59, 60, 61, 3_600, 3_661, 86_400, 90_000].map(|secs| brief(Duration::from_secs(secs)));
-        assert_eq!(shown, ["0 s", "1 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d", "1 d 1 h"]);
+        let shown = [1, 59, 60, 61, 3_600, 3_661, 86_400, 90_000].map(|secs| brief(Duration::from_secs(secs)));
+        assert_eq!(shown, ["1 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d", "1 d 1 h"]);
         assert_eq!(brief(Duration::from_millis(400)), "less than a second");
+        assert_eq!(brief(Duration::ZERO), "less than a second");
     }
 }

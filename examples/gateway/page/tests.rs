@@ -51,13 +51,14 @@ async fn each_page_is_well_formed_says_the_line_and_loads_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hostile_name_and_a_hostile_failure_stay_text() {
-    let hostile = "x".repeat(300) + "</title><script>alert('1')</script>\r\n\u{1b}[31m\"&amp;<img src=x>";
+    let hostile =
+        "x".repeat(300) + "</title><script>alert('1')</script>\r\n\u{1b}[31m\u{2028}\u{202e}\"&amp;<img src=x>";
     for Scene { name, words, page, .. } in scenes(&hostile).await {
         keep(&format!("hostile-{name}"), &page);
         assert_well_formed(&page);
         assert!(!page.contains("<script") && !page.contains("<img"), "{name}");
         assert_eq!(words.lines().count(), 1, "{name}");
-        assert!(!words.contains(char::is_control), "{name}");
+        assert!(!words.contains(char::is_control) && !words.contains(['\u{2028}', '\u{202e}']), "{name}");
     }
 }
 
