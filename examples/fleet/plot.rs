@@ -42,7 +42,7 @@ pub(crate) fn svg(scene: &Scene, records: &[Record]) -> String {
                 r#"<text x="{}" y="{:.1}" text-anchor="end">{}</text>"#,
                 LEFT - 8.0,
                 at + 4.0,
-                thousands(load as u64)
+                thousands(load.round() as u64)
             ),
         );
     }

@@ -13,6 +13,8 @@ async fn each_state_says_on_one_line_what_is_wrong_and_whether_anything_needs_do
         "pending: github: not serving yet; the first token is on its way; nothing to do, an attempt is under way",
         "pending-failing: github: not serving yet; no attempt to get the first token has succeeded; nothing to do, next \
          attempt in #",
+        "running-not-serving: github: not serving; the token has ended, and there is no new one yet; nothing to do, an \
+         attempt is under way",
         "running: github: serving; nothing to do, next refresh in #",
         "running-failing: github: serving; the last attempt to renew the token failed; nothing to do, next refresh in #",
         "retrying-serving: github: still serving, for # more; the token endpoint has given no token for over #; nothing to \
@@ -69,6 +71,7 @@ async fn the_title_tells_states_apart_without_colour() {
     for title in [
         "Pending, not serving",
         "Running, serving",
+        "Running, not serving",
         "Retrying, serving",
         "Retrying, not serving",
         "Stopped, not serving",
@@ -114,6 +117,13 @@ async fn scenes(name: &str) -> Vec<Scene> {
     stage = Stage::new(name, Outcome::Outage);
     sleep(secs(15)).await;
     scenes.push(stage.scene("pending-failing"));
+
+    stage = Stage::new(name, Outcome::Token);
+    sleep(secs(10)).await;
+    stage.turn(Outcome::Nothing);
+    stage.clock.suspend(secs(7_200));
+    sleep(secs(31)).await;
+    scenes.push(stage.scene("running-not-serving"));
 
     stage = Stage::new(name, Outcome::Token);
     sleep(secs(70)).await;
