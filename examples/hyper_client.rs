@@ -5,6 +5,9 @@
 //! ```
 #![allow(clippy::print_stdout, reason = "printing is what this program is for")]
 
+#[path = "support/terminal.rs"]
+mod terminal;
+
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -65,7 +68,8 @@ async fn main() -> Result<(), BoxError> {
     println!("the handle is shut down");
     tokens.shutdown().await;
     let (status, problem) = fetch(0).await?;
-    println!("one request: {status} {}", String::from_utf8_lossy(&problem));
+    println!("one request: {status}");
+    println!("{}", terminal::hanging("  ", &String::from_utf8_lossy(&problem)));
 
     let as_shown = (served, refreshes, status) == (CROWD, 1, StatusCode::SERVICE_UNAVAILABLE);
     if as_shown { Ok(()) } else { Err("it did not happen as shown".into()) }

@@ -69,8 +69,9 @@ impl Backend {
         let health = Assessor::new().assess(result, now() - start, self.outgoing);
         let change = self.tracker.record(health, now());
         self.changes += u32::from(change.is_some());
-        let news = change.map_or_else(String::new, |change| format!("   was {}, is {}", change.from, change.to));
-        println!("  {:<8} {why:<16} {health:<16}{news}", self.name);
+        let news = change.map_or_else(String::new, |change| format!("was {}, is {}", change.from, change.to));
+        let line = format!("  {:<8} {why:<16} {health:<16}   {news}", self.name);
+        println!("{}", line.trim_end());
     }
 }
 

@@ -6,6 +6,9 @@
 //! ```
 #![allow(clippy::print_stdout, reason = "printing is what this program is for")]
 
+#[path = "support/terminal.rs"]
+mod terminal;
+
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
@@ -34,13 +37,13 @@ where
     F: Fn() -> Result<RefreshTokenGrant, BoxError> + Send + Sync + 'static,
 {
     async fn set_status(&self, event: &StatusEvent) -> Result<(), BoxError> {
-        println!("{:>2}. {event}", event.sequence);
+        println!("{}", terminal::hanging(&format!("{:>2}. ", event.sequence), &event.to_string()));
         // Not the status: a token can outlive its grant, and be gone before anybody says `AuthRetrying`.
         self.ready.send_replace(event.serving);
 
         let handle = self.tokens.get().and_then(WeakTokenSource::upgrade);
         if let (AuthStatus::Unauthenticated(_), Some(tokens)) = (&event.to, handle) {
-            println!("    advice: {}; doing so", event.remediation.as_deref().unwrap_or("none"));
+            println!("    to do: {}; done here", event.remediation.as_deref().unwrap_or("give it new credentials"));
             // If this fails, the event is offered again, with backoff.
             tokens.reauthenticate((self.sign_in)()?)?;
         }
@@ -67,7 +70,7 @@ async fn main() -> Result<(), BoxError> {
     timeout(PATIENCE, readiness.wait_for(|ready| *ready)).await??;
     println!("    ready");
 
-    println!("    the user revokes the login; a nudge lets the monitor notice before the token is due");
+    println!("    the user revokes the login; a nudge lets the monitor notice at once");
     idp.revoke_logins();
     tokens.retry_now();
     // The first attempt, the one that meets `invalid_grant`, and the one of the new login.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use steadfast::{ForcedRefreshes, RefreshPolicy};
 
 const README: &str = include_str!("../README.md");
+const DRILL: &str = include_str!("../examples/outage/drill.rs");
 const BENCHES: [&str; 6] = [
     include_str!("../benches/figures/token.rs"),
     include_str!("../benches/figures/layer.rs"),
@@ -78,6 +79,24 @@ fn the_readme_names_every_environment_variable() {
 fn the_readme_begins_with_the_two_commands_that_prove_it() {
     let top: String = README.lines().take(20).collect::<Vec<_>>().join("\n");
     assert!(top.contains("cargo run --example outage") && top.contains("cargo test"));
+}
+
+#[test]
+fn the_readme_shows_what_the_drill_prints_in_80_columns() {
+    let (_, block) = README.split_once("```text\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    assert_eq!(block.lines().find(|line| line.chars().count() > 80), None);
+    let phases: Vec<_> = DRILL.split("drill.phase(\"").skip(1).map(|call| call.split('"')).collect();
+    assert!(phases.len() > 5);
+    for mut phase in phases {
+        let (name, scene) = (phase.next().unwrap(), phase.nth(1).unwrap());
+        let is_told = |line: &str| line.split_once(" s  ").is_some_and(|(_, told)| told == scene);
+        assert!(block.lines().any(is_told), "the README does not tell {scene:?}");
+        assert!(block.lines().any(|line| line.starts_with(&format!("{name:<12}"))), "the README has no row {name:?}");
+    }
+    let (_, verdict) = block.split_once("PASSED ").unwrap();
+    let verdict = verdict.trim_end().split_once(' ').unwrap().1;
+    assert!(DRILL.contains(&format!("{{calls}} {verdict}\")")), "the drill does not end with {verdict:?}");
 }
 
 #[test]

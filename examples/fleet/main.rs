@@ -25,23 +25,27 @@ mod lazy;
 mod plot;
 mod report;
 mod steadfast_fleet;
+#[path = "../support/terminal.rs"]
+mod terminal;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use report::Scene;
+use terminal::{Paint, hanging};
 
 fn main() -> ExitCode {
     let arguments = match Arguments::read(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(usage) => {
-            eprintln!("fleet: {usage}");
+            eprintln!("{}", hanging("fleet: ", &usage));
             return ExitCode::from(2);
         }
     };
     let scene = Scene { sources: arguments.sources, seed: arguments.seed };
+    println!("{}", report::intro(&scene).trim_end());
     let fleet = steadfast_fleet::run(&scene, arguments.help);
     let records = [lazy::run(&scene, lazy::Sharing::None), lazy::run(&scene, lazy::Sharing::PerSource), fleet.record];
-    report::print(&scene, &records);
+    print!("{}", report::tables(Paint::of_stdout(), &records));
     if let Some(path) = arguments.svg.parent() {
         let _ = std::fs::create_dir_all(path);
     }
@@ -49,15 +53,13 @@ fn main() -> ExitCode {
         eprintln!("fleet: {}: {error}", arguments.svg.display());
         return ExitCode::FAILURE;
     }
-    println!("\nthe load over time is drawn in {}", arguments.svg.display());
+    println!("\n{}\n", hanging("", &format!("The load over time is drawn in {}", arguments.svg.display())));
     let mut broken = report::broken_promises(&scene, &records[2], &fleet.end);
     let small = Scene { sources: 500, ..scene };
     if steadfast_fleet::run(&small, true).record != steadfast_fleet::run(&small, true).record {
         broken.push("the same seed came to something else".into());
     }
-    for promise in &broken {
-        eprintln!("fleet: {promise}");
-    }
+    print!("{}", Paint::of_stdout().verdict(&broken, report::HELD));
     if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

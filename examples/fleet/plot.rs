@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::report::{Record, Scene};
+use crate::{
+    report::{Record, Scene},
+    terminal::thousands,
+};
 
 pub(crate) fn svg(scene: &Scene, records: &[Record]) -> String {
     let loads: Vec<Vec<f64>> = records.iter().map(load).collect();
@@ -39,7 +42,7 @@ pub(crate) fn svg(scene: &Scene, records: &[Record]) -> String {
                 r#"<text x="{}" y="{:.1}" text-anchor="end">{}</text>"#,
                 LEFT - 8.0,
                 at + 4.0,
-                thousands(load)
+                thousands(load.round() as u64)
             ),
         );
     }
@@ -68,8 +71,7 @@ pub(crate) fn svg(scene: &Scene, records: &[Record]) -> String {
         put(&mut svg, format_args!(r#"<path class="line s{nth}" d="M{at} 44h26"/>"#));
         put(&mut svg, format_args!(r#"<text x="{}" y="48">{}</text>"#, at + 34.0, record.name));
     }
-    let title =
-        format!("Exchanges per second at the identity provider, {} sources", thousands(f64::from(scene.sources)));
+    let title = format!("Exchanges per second at the identity provider, {} sources", thousands(scene.sources));
     put(&mut svg, format_args!(r#"<text class="title" x="{LEFT}" y="24">{title}</text>"#));
     put(&mut svg, format_args!(r#"<path class="axis" d="M{LEFT} {BOTTOM}H{RIGHT}"/>"#));
     svg.push_str("</svg>\n");
@@ -87,11 +89,6 @@ fn scale(most: f64) -> (f64, u32) {
     let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * magnitude).into_iter().find(|step| most / step <= 5.0);
     let step = step.unwrap_or(magnitude * 10.0);
     (step, (most / step).ceil() as u32)
-}
-
-fn thousands(number: f64) -> String {
-    let number = number.round() as u64;
-    if number < 1_000 { number.to_string() } else { format!("{},{:03}", number / 1_000, number % 1_000) }
 }
 
 fn put(svg: &mut String, element: std::fmt::Arguments<'_>) {

@@ -2,7 +2,10 @@
 
 use std::{ops::Range, time::Duration};
 
-use crate::steadfast_fleet::End;
+use crate::{
+    steadfast_fleet::End,
+    terminal::{Ink, Paint, hanging, thousands},
+};
 
 pub(crate) struct Scene {
     pub(crate) sources: u32,
@@ -57,33 +60,43 @@ impl Record {
     }
 }
 
-pub(crate) fn print(scene: &Scene, records: &[Record]) {
-    let Scene { sources, seed } = scene;
-    println!("{sources} sources, an outage of 2 h, seed {seed}; the provider serves {}/s\n", scene.capacity());
-    println!("                               exchanges/s          requests of callers");
-    println!("strategy       phase          mean      peak         total    without a token");
+/// What is about to be shown, before a minute of silence.
+pub(crate) fn intro(scene: &Scene) -> String {
+    let (sources, capacity, seed) = (thousands(scene.sources), thousands(scene.capacity()), scene.seed);
+    let text = format!(
+        "{sources} users' tokens, three ways to keep them, and an identity provider that serves {capacity} exchanges a second \
+         and is down for 2 h of 5 (seed {seed})."
+    );
+    let watch = "how many exchanges a second the provider gets while it is down, the peak when it is back, and how many it \
+                 turns away.";
+    hanging("", &text) + "\n" + &hanging("Watch: ", watch) + "\n"
+}
+
+pub(crate) fn tables(paint: Paint, records: &[Record]) -> String {
+    let mut tables = format!("\n{}\n", paint.ink(Ink::Strong, LOAD));
     for record in records {
         for (phase, range) in PHASES {
             let requests = &record.requests[range.clone()];
             let sum = |counts: &[u32]| counts.iter().copied().map(u64::from).sum::<u64>();
             let mean = sum(requests) as f64 / requests.len() as f64;
-            let peak = requests.iter().max().copied().unwrap_or_default();
+            let peak = thousands(requests.iter().max().copied().unwrap_or_default());
             let (calls, failures) = (sum(&record.calls[range.clone()]), sum(&record.failures[range]));
             let share = 100.0 * failures as f64 / calls.max(1) as f64;
-            println!("{:<14} {phase:<9} {mean:>9.2} {peak:>9} {calls:>13} {failures:>11} {share:>5.1} %", record.name);
+            let (name, calls, failures) = (record.name, thousands(calls), thousands(failures));
+            tables += &format!("{name:<14} {phase:<9}{mean:>10.2}{peak:>9}{calls:>15}{failures:>13} {share:>6.1} %\n");
         }
     }
-    println!("\nafter the outage");
+    tables += &format!("\n{}\n", paint.ink(Ink::Strong, AFTER));
     for record in records {
         let Record { name, turned_away, all_running_at, .. } = record;
-        let running = all_running_at.map(|at| format!("; all Running after {} s", at - Scene::OUTAGE.end));
-        println!(
-            "  {name:<14} callers failed for {} s more; {turned_away} exchanges turned away for overload{}",
-            record.failing_for(),
-            running.unwrap_or_default()
-        );
+        let failing = format!("{} s more", record.failing_for());
+        let running = all_running_at.map_or_else(|| "-".to_owned(), |at| format!("{} s", at - Scene::OUTAGE.end));
+        tables += &format!("{name:<14}{failing:>18}{:>27}{running:>20}\n", thousands(*turned_away));
     }
+    tables
 }
+
+pub(crate) const HELD: &str = "one probe at a time in the outage, no rush after it, all sources running";
 
 pub(crate) fn broken_promises(scene: &Scene, record: &Record, end: &End) -> Vec<String> {
     let mut broken = Vec::new();
@@ -108,3 +121,38 @@ pub(crate) fn broken_promises(scene: &Scene, record: &Record, end: &End) -> Vec<
 
 const PHASES: [(&str, Range<usize>); 3] =
     [("warm-up", 0..Scene::OUTAGE.start), ("outage", Scene::OUTAGE), ("recovery", Scene::OUTAGE.end..Scene::SECONDS)];
+
+const LOAD: &str = concat!(
+    "                          exchanges a second              requests of callers\n",
+    "strategy       phase          mean     peak          total       without a token"
+);
+const AFTER: &str =
+    concat!("After the outage\n", "strategy        callers fail for   turned away for overload   all running after");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terminal::{columns, too_wide};
+
+    #[test]
+    fn a_million_sources_fit_80_columns() {
+        let scene = Scene { sources: 1_000_000, seed: u64::MAX };
+        let many = vec![99_999; Scene::SECONDS];
+        let record = |name| Record {
+            name,
+            requests: many.clone(),
+            calls: many.clone(),
+            failures: many.clone(),
+            turned_away: 99_999_999,
+            all_running_at: Some(Scene::SECONDS),
+        };
+        let tables = tables(Paint::PLAIN, &["single flight", "steadfast"].map(record));
+        let printed = [&intro(&scene), &tables, &*Paint::PLAIN.verdict(&[""; 0], HELD)].concat();
+        assert_eq!(too_wide(&printed), None, "{printed}");
+        for head in [LOAD, AFTER] {
+            let (_, rows) = tables.split_once(head).unwrap();
+            let width = columns(head.lines().last().unwrap());
+            assert!(rows.lines().take(3).all(|row| row.is_empty() || columns(row) == width), "{tables}");
+        }
+    }
+}

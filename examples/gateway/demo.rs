@@ -1,11 +1,8 @@
 //! The play: an upstream, a token endpoint that fails, clients, and whether the gateway kept its promises.
 
-use std::{
-    future::pending,
-    time::{Duration, Instant},
-};
+use std::{future::pending, time::Duration};
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use steadfast::{
     AuthStatus, BoxError, RefreshPolicy, Snapshot,
     oauth::RefreshTokenGrant,
@@ -20,6 +17,8 @@ use tokio::{
 use crate::{
     Gateway,
     clients::{CLIENTS_OWN, Clients, HOP, Tally},
+    terminal::{Ink, Paint, hanging},
+    timeline::Timeline,
 };
 
 pub(crate) struct Demo {
@@ -31,7 +30,7 @@ pub(crate) struct Demo {
     server: AbortHandle,
     http: reqwest::Client,
     clients: Clients,
-    began: Instant,
+    timeline: Timeline,
     /// The sequence number of the last event printed.
     printed: u64,
     phases: Vec<Phase>,
@@ -43,14 +42,14 @@ struct Phase {
     name: &'static str,
     tally: Tally,
     readiness: StatusCode,
+    said: String,
     calls: usize,
 }
 
 impl Demo {
     /// Once, in seconds, with a verdict.
     pub(crate) async fn once() -> Result<bool, BoxError> {
-        println!("Clients without tokens send requests through a gateway to an API that wants them. Tokens live 3 s;");
-        println!("days are played in seconds.\n");
+        println!("{}", intro());
         let mut demo = Self::begin(TcpListener::bind("127.0.0.1:0").await?, 1).await?;
         demo.play().await?;
         demo.end().await
@@ -126,7 +125,7 @@ impl Demo {
             url,
             server,
             clients,
-            began: Instant::now(),
+            timeline: Timeline::begin(),
             printed: 0,
             phases: Vec::new(),
             calls_before: 0,
@@ -136,17 +135,19 @@ impl Demo {
 
     async fn phase(&mut self, name: &'static str, scene: &str) -> Result<(), BoxError> {
         self.close_phase().await?;
-        println!("{}  {scene}", self.at());
-        self.phases.push(Phase { name, tally: Tally::default(), readiness: StatusCode::OK, calls: 0 });
+        self.timeline.scene(scene);
+        let (readiness, said) = (StatusCode::OK, String::new());
+        self.phases.push(Phase { name, tally: Tally::default(), readiness, said, calls: 0 });
         Ok(())
     }
 
     async fn close_phase(&mut self) -> Result<(), BoxError> {
         let (calls, tally) = (self.idp.calls(), self.clients.take());
-        let ((liveness, _), (readiness, _)) = (self.ask("/healthz").await?, self.ask("/readyz").await?);
+        let ((liveness, _), (readiness, said)) = (self.ask("/healthz").await?, self.ask("/readyz").await?);
         self.expect(liveness == StatusCode::OK, "liveness never depends on auth");
         if let Some(phase) = self.phases.last_mut() {
-            (phase.tally, phase.readiness, phase.calls) = (tally, readiness, calls - self.calls_before);
+            (phase.tally, phase.readiness, phase.said, phase.calls) =
+                (tally, readiness, said, calls - self.calls_before);
             self.calls_before = calls;
         }
         Ok(())
@@ -154,6 +155,9 @@ impl Demo {
 
     async fn ask(&self, path: &str) -> Result<(StatusCode, String), BoxError> {
         let answer = self.http.get(format!("{}{path}", self.url)).send().await?;
+        if answer.headers().get(header::CACHE_CONTROL).is_none_or(|control| control != "no-store") {
+            return Err(format!("{path} may be cached").into());
+        }
         Ok((answer.status(), answer.text().await?))
     }
 
@@ -178,18 +182,9 @@ impl Demo {
 
     fn print_news(&mut self) {
         for event in self.gateway.history.newest_first().iter().rev().filter(|event| event.sequence > self.printed) {
-            let change = match (event.from.name(), event.to.name()) {
-                (from, to) if from == to => format!("still {to}"),
-                (from, to) => format!("{from} → {to}"),
-            };
-            let serving = if event.serving { "serving" } else { "not serving" };
-            println!("{}    ● {change:<34} {serving}", self.at());
+            self.timeline.status(event);
         }
         self.printed = self.gateway.history.newest_first().first().map_or(0, |event| event.sequence);
-    }
-
-    fn at(&self) -> String {
-        format!("{:>7.2} s", self.began.elapsed().as_secs_f64())
     }
 
     fn expect(&mut self, kept: bool, promise: &str) {
@@ -201,13 +196,8 @@ impl Demo {
     async fn end(mut self) -> Result<bool, BoxError> {
         self.judge().await?;
         self.server.abort();
-        println!("\n{}", table(&self.phases));
-        for promise in &self.broken {
-            println!("BROKEN {promise}");
-        }
-        if self.broken.is_empty() {
-            println!("PASSED {} token requests, one at a time; no secret shown, none sent astray.", self.idp.calls());
-        }
+        println!("\n{}", table(self.timeline.paint, &self.phases));
+        print!("{}", self.timeline.paint.verdict(&self.broken, &held(self.idp.calls())));
         Ok(self.broken.is_empty())
     }
 
@@ -225,6 +215,7 @@ impl Demo {
             ("requests went on after the login was revoked", phase("revoked").is_some_and(|phase| phase.tally.ok > 0)),
             ("the new login was taken up", phase("new login").is_some_and(|phase| phase.tally.ok > 0)),
             ("readiness followed the token", self.phases.iter().all(Phase::readiness_is_honest)),
+            ("one line said whether anything needs doing", self.phases.iter().all(Phase::says_what_to_do)),
             ("clients got 200 or 503 and nothing else", self.phases.iter().all(|phase| phase.tally.other == 0)),
             ("token requests came one at a time", self.idp.most_in_flight() == 1),
             ("no refresh token was sent twice", !self.idp.reuse_detected()),
@@ -239,7 +230,9 @@ impl Demo {
         let broken = promises.iter().filter(|(_, kept)| !kept).map(|(promise, _)| (*promise).to_owned());
         self.broken.extend(broken);
 
-        let shown = [self.ask("/").await?.1, self.ask("/status").await?.1].concat();
+        let json = self.ask("/status").await?.1;
+        self.expect(json.lines().count() == 1, "the snapshot is one line");
+        let shown = self.ask("/").await?.1 + &json;
         let discreet = !self.idp.secrets().iter().any(|secret| shown.contains(secret));
         self.expect(discreet, "the status page and the snapshot show no secret");
         self.expect(shown.contains("unauthenticated"), "the status page and the snapshot show what happened");
@@ -265,18 +258,37 @@ impl Phase {
         let down = matches!(self.name, "outage" | "long window" | "revoked" | "no grant");
         self.readiness == if down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
     }
+
+    fn says_what_to_do(&self) -> bool {
+        let dead = matches!(self.name, "revoked" | "no grant");
+        let need = if dead { "; to do: sign in again\n" } else { "; nothing to do" };
+        self.said.lines().count() == 1 && self.said.contains(need)
+    }
 }
 
-fn table(phases: &[Phase]) -> String {
-    let mut table = format!(
-        "{:<12}{:>8}{:>8}{:>14}{:>8}{:>10}{:>10}{:>13}\n",
+fn intro() -> String {
+    let text = "Clients without tokens send requests through a gateway to an API that wants them, while the gateway's token \
+                endpoint fails and comes back. Tokens live 3 s: days are played in seconds.";
+    let watch = "no client fails before the held token ends; then each gets a 503 that says when to come back; recovery \
+                 needs no human.";
+    hanging("", text) + "\n" + &hanging("Watch: ", watch) + "\n"
+}
+
+fn held(calls: usize) -> String {
+    format!("{calls} token requests, one at a time; no secret shown, none sent astray")
+}
+
+fn table(paint: Paint, phases: &[Phase]) -> String {
+    let head = format!(
+        "{:<12}{:>8}{:>8}{:>13}{:>7}{:>10}{:>9}{:>13}",
         "phase", "200", "503", "Retry-After", "other", "slowest", "/readyz", "token calls"
     );
-    for Phase { name, tally, readiness, calls } in phases {
+    let mut table = paint.ink(Ink::Strong, &head) + "\n";
+    for Phase { name, tally, readiness, said: _, calls } in phases {
         let Tally { ok, unavailable, retry_after, other, slowest } = tally;
         let (slowest, readiness) = (format!("{} ms", slowest.as_millis()), readiness.as_u16());
         table += &format!(
-            "{name:<12}{ok:>8}{unavailable:>8}{retry_after:>14}{other:>8}{slowest:>10}{readiness:>10}{calls:>13}\n"
+            "{name:<12}{ok:>8}{unavailable:>8}{retry_after:>13}{other:>7}{slowest:>10}{readiness:>9}{calls:>13}\n"
         );
     }
     table
@@ -308,3 +320,20 @@ fn policy(pace: u32) -> RefreshPolicy {
 }
 
 const GLANCE: Duration = Duration::from_millis(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terminal::too_wide;
+
+    #[test]
+    fn what_is_printed_around_the_timeline_fits_80_columns() {
+        let slowest = Duration::from_secs(99);
+        let tally = Tally { ok: 9_999_999, unavailable: 9_999_999, retry_after: 9_999_999, other: 99_999, slowest };
+        let (readiness, said) = (StatusCode::SERVICE_UNAVAILABLE, String::new());
+        let phase = Phase { name: "long window", tally, readiness, said, calls: 999_999 };
+        let printed =
+            [intro(), table(Paint::COLOURED, &[phase]), Paint::PLAIN.verdict(&[""; 0], &held(999_999))].concat();
+        assert_eq!(too_wide(&printed), None);
+    }
+}

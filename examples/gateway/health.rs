@@ -7,13 +7,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use axum::{
-    Json,
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
-use steadfast::{BoxError, MonitoredTokenSource, Snapshot, StatusEvent, StatusSink};
+use steadfast::{BoxError, MonitoredTokenSource, StatusEvent, StatusSink};
+
+use crate::in_words::InWords;
 
 /// The last transitions, for whoever looks later. A sink; clones share what they keep.
 #[derive(Clone, Default)]
@@ -42,23 +41,25 @@ impl StatusSink for History {
 
 /// Liveness. It says that the process serves, and looks at nothing else: a restart cannot mint a token, and it would lose
 /// the one that is held.
-pub(crate) async fn healthz() -> &'static str {
-    "ok\n"
+pub(crate) async fn healthz() -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], "ok\n").into_response()
 }
 
 /// Readiness: whether requests get a token. Not the status, for a token can outlive its grant.
-pub(crate) fn readyz(tokens: &MonitoredTokenSource) -> Response {
-    let Snapshot { status, serving, .. } = tokens.snapshot();
-    let code = if serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, [(header::CACHE_CONTROL, "no-store")], format!("{}\n", status.name())).into_response()
+pub(crate) fn readyz(tokens: &MonitoredTokenSource, history: &History) -> Response {
+    let snapshot = tokens.snapshot();
+    let words = InWords::of(&snapshot, &history.newest_first(), SystemTime::now());
+    let code = if snapshot.serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, [(header::CACHE_CONTROL, "no-store")], format!("{words}\n")).into_response()
 }
 
-/// All there is to know, as JSON. None of it is a secret.
+/// All there is to know, as one line of JSON. None of it is a secret.
 pub(crate) fn status(tokens: &MonitoredTokenSource, history: &History) -> Response {
     let snapshot = tokens.snapshot();
     let body = json!({
         "name": snapshot.name,
         "status": snapshot.status.name(),
+        "in_words": InWords::of(&snapshot, &history.newest_first(), SystemTime::now()).to_string(),
         "detail": snapshot.status.to_string(),
         "serving": snapshot.serving,
         "generation": snapshot.generation.map(|generation| generation.get()),
@@ -66,9 +67,12 @@ pub(crate) fn status(tokens: &MonitoredTokenSource, history: &History) -> Respon
         "attempt_in_flight": snapshot.attempt_in_flight,
         "next_attempt_in_seconds": snapshot.next_attempt_in.map(|wait| wait.as_secs()),
         "last_failure": snapshot.last_failure,
+        "remediation": snapshot.remediation,
         "transitions": history.newest_first().iter().map(transition).collect::<Vec<_>>(),
     });
-    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    // With the line break that a terminal wants.
+    (headers, format!("{body}\n")).into_response()
 }
 
 fn transition(event: &StatusEvent) -> Value {

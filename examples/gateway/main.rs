@@ -1,5 +1,6 @@
 //! A reverse proxy that puts a token on each request, keeps serving through outages of the token endpoint, and says what
-//! state it is in: to an orchestrator (`/healthz`, `/readyz`), to scripts (`/status`) and to people (`/`).
+//! state it is in: to an orchestrator (`/healthz`, `/readyz`), to scripts (`/status`) and to people (`/`). All but the first
+//! say it in the same line, too: whether requests are served, what is wrong, and whether anything needs doing.
 //!
 //! Without arguments it plays ten seconds of outages to itself on the loopback interface, and says whether it kept its
 //! promises. With `--serve` the play goes on, slowly, until Ctrl-C, and its status page can be watched in a browser:
@@ -27,8 +28,15 @@ mod arguments;
 mod clients;
 mod demo;
 mod health;
+mod in_words;
 mod page;
 mod proxy;
+#[path = "../support/terminal.rs"]
+mod terminal;
+#[path = "../support/timeline.rs"]
+mod timeline;
+#[path = "../support/words.rs"]
+mod words;
 
 use std::{future::Future, process::ExitCode, sync::Arc};
 
@@ -65,9 +73,17 @@ impl Gateway {
     ) -> Result<(), BoxError> {
         let tokens = self.tokens.clone();
         let app = Router::new()
-            .route("/", get(|State(Self { tokens, history, .. })| async move { page::page(&tokens, &history) }))
+            .route(
+                "/",
+                get(|State(Self { tokens, history, .. }), request: Request| async move {
+                    page::page(&tokens, &history, request.uri().query())
+                }),
+            )
             .route("/healthz", get(health::healthz))
-            .route("/readyz", get(|State(Self { tokens, .. })| async move { health::readyz(&tokens) }))
+            .route(
+                "/readyz",
+                get(|State(Self { tokens, history, .. })| async move { health::readyz(&tokens, &history) }),
+            )
             .route(
                 "/status",
                 get(|State(Self { tokens, history, .. })| async move { health::status(&tokens, &history) }),
@@ -87,7 +103,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("gateway: {error}");
+            eprintln!("{}", terminal::hanging("gateway: ", &error.to_string()));
             ExitCode::from(2)
         }
     }
@@ -107,7 +123,8 @@ async fn run() -> Result<bool, BoxError> {
         Mode::Live { listen, upstream, source } => {
             let listener = TcpListener::bind(listen).await?;
             let gateway = Gateway::new(source, RefreshPolicy::DEFAULT, upstream.clone())?;
-            println!("http://{} is {upstream} with a token; Ctrl-C ends it", listener.local_addr()?);
+            let what = format!("http://{} is {upstream} with a token; Ctrl-C ends it", listener.local_addr()?);
+            println!("{}", terminal::hanging("", &what));
             gateway.serve(listener, interrupted()).await?;
             Ok(true)
         }

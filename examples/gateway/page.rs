@@ -1,4 +1,4 @@
-//! The status page: one self-contained document, without scripts, that reloads itself.
+//! The status page: one self-contained document, without scripts, that reloads itself until it is told not to.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,65 +6,90 @@ use axum::response::{IntoResponse, Response};
 use http::header;
 use steadfast::{AuthStatus, MonitoredTokenSource, Snapshot, StatusEvent};
 
-use crate::health::History;
+use crate::{
+    health::History,
+    in_words::{InWords, next, since},
+    words::{Next, brief},
+};
 
-pub(crate) fn page(tokens: &MonitoredTokenSource, history: &History) -> Response {
+pub(crate) fn page(tokens: &MonitoredTokenSource, history: &History, query: Option<&str>) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
     ];
-    (headers, document(&tokens.snapshot(), &history.newest_first(), SystemTime::now())).into_response()
+    let paused = query == Some("paused");
+    (headers, document(&tokens.snapshot(), &history.newest_first(), SystemTime::now(), paused)).into_response()
 }
 
-fn document(snapshot: &Snapshot, events: &[StatusEvent], now: SystemTime) -> String {
+fn document(snapshot: &Snapshot, events: &[StatusEvent], now: SystemTime, paused: bool) -> String {
     let Snapshot { name, status, serving, .. } = snapshot;
-    let (look, title) = (look(status, *serving), title(status));
-    let (name, summary) = (escaped(name), escaped(summary(status, *serving)));
-    let serving = if *serving { "Requests get a token." } else { "Requests get a 503." };
-    let (advice, facts, transitions) = (advice(status, events), facts(snapshot, now), transitions(events, now));
+    let (look, title, name) = (look(status, *serving), title(status), escaped(name));
+    let words = InWords::of(snapshot, events, now);
+    let (state, need) = (kept_together(&words.state()), kept_together(&words.need));
+    let serving = if *serving { "serving" } else { "not serving" };
+    let (facts, transitions) = (facts(snapshot, events, now), transitions(events, now));
+    // Whoever reads slowly, or has it read out, can keep it still (WCAG 2.2.2).
+    let (reload, pace, other) = if paused {
+        ("", "kept still", r#"<a href="/">follow</a>"#)
+    } else {
+        (r#"<meta http-equiv="refresh" content="2">"#, "every 2&nbsp;s", r#"<a href="/?paused">keep still</a>"#)
+    };
+    let at = clock(now);
     format!(
         r#"<!DOCTYPE html>
 <html lang="en">
+<head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="refresh" content="2">
-<title>{title} · {name}</title>
+{reload}
+<title>{title}, {serving} · {name}</title>
 <link rel="icon" href="data:,">
 <style>{STYLE}</style>
+</head>
+<body>
 <main>
-<h1>Gateway to {name}</h1>
-<section class="state {look}">
-<h2>{title}</h2>
-<p>{summary}</p>
-<p class="serving">{serving}</p>
+<section class="state {look}" role="status">
+<p class="glance"><strong>{title}</strong>, <span>{serving}</span></p>
+<h1>{state}; <em>{need}</em></h1>
 </section>
-{advice}<dl>{facts}</dl>
-<h3>Last transitions</h3>
+<dl>{facts}</dl>
+<h2>Last transitions</h2>
 <ol>{transitions}</ol>
-<footer><a href="/status">JSON</a> <a href="/readyz">readiness</a> <a href="/healthz">liveness</a></footer>
 </main>
+<footer>
+<p>As of {at}, {pace}</p>
+<nav>{other} <a href="/status">status as JSON</a> <a href="/readyz">readiness</a> <a href="/healthz">liveness</a></nav>
+</footer>
+</body>
 </html>
 "#
     )
 }
 
-fn facts(snapshot: &Snapshot, now: SystemTime) -> String {
-    let Snapshot { status, generation, expires_at, attempt_in_flight, next_attempt_in, last_failure, .. } = snapshot;
-    let token = generation.map_or("none".to_owned(), |generation| format!("number {}", generation.get()));
-    let expiry = match (generation, expires_at) {
-        (Some(_), Some(end)) => format!("in {}", brief(end.duration_since(now).unwrap_or_default())),
-        (Some(_), None) => "unknown".to_owned(),
-        (None, _) => "–".to_owned(),
+fn facts(snapshot: &Snapshot, events: &[StatusEvent], now: SystemTime) -> String {
+    let Snapshot { status, generation, expires_at, last_failure, .. } = snapshot;
+    let attempt = match next(snapshot) {
+        Next::UnderWay => "under way".to_owned(),
+        Next::In(wait) => format!("in {}", brief(wait)),
+        Next::WhenNeeded if status.is_live() => "when needed".to_owned(),
+        Next::WhenNeeded => "none".to_owned(),
     };
-    let next = match next_attempt_in {
-        _ if *attempt_in_flight => "under way".to_owned(),
-        Some(wait) => format!("in {}", brief(*wait)),
-        None if status.is_live() => "when needed".to_owned(),
-        None => "none".to_owned(),
+    let mut facts = match (generation, expires_at) {
+        (Some(generation), Some(end)) => {
+            fact("Token", &format!("number {}", generation.get()))
+                + &fact("Expires", &format!("in {}", brief(whole(end.duration_since(now)))))
+        }
+        (Some(generation), None) => {
+            fact("Token", &format!("number {}", generation.get())) + &fact("Expires", "nobody knows when")
+        }
+        (None, _) => fact("Token", "none"),
     };
-    let mut facts = fact("Token", &token) + &fact("Expires", &expiry) + &fact("Next attempt", &next);
+    facts += &fact("Next attempt", &attempt);
+    if let Some(at) = since(status, events) {
+        facts += &fact("In this state for", &brief(whole(now.duration_since(at))));
+    }
     if let Some(failure) = last_failure {
         facts += &format!(r#"<div class="wide"><dt>Last failure</dt><dd>{}</dd></div>"#, escaped(failure));
     }
@@ -72,16 +97,7 @@ fn facts(snapshot: &Snapshot, now: SystemTime) -> String {
 }
 
 fn fact(name: &str, value: &str) -> String {
-    format!("<div><dt>{name}</dt><dd>{}</dd></div>", escaped(value))
-}
-
-/// What a human can do. Said once in a run, so it is looked up among the events of this one.
-fn advice(status: &AuthStatus, events: &[StatusEvent]) -> String {
-    let this_run = events.iter().take_while(|event| event.to == *status);
-    let advice = this_run.filter_map(|event| event.remediation.as_deref()).next();
-    advice.map_or_else(String::new, |advice| {
-        format!("<p class=\"advice\"><strong>What helps:</strong> {}</p>\n", escaped(advice))
-    })
+    format!("<div><dt>{name}</dt><dd>{}</dd></div>", kept_together(value))
 }
 
 fn transitions(events: &[StatusEvent], now: SystemTime) -> String {
@@ -95,10 +111,11 @@ fn transitions(events: &[StatusEvent], now: SystemTime) -> String {
         };
         let serving = if event.serving { "serving" } else { "not serving" };
         format!(
-            r#"<li class="{}"><time datetime="{}">{} ago</time><strong>{change}</strong><span>{serving}</span><p>{}</p></li>"#,
+            r#"<li class="{}"><strong>{change}</strong><span>{serving}</span><time datetime="{}">{} ago, {}</time><p>{}</p></li>"#,
             look(&event.to, event.serving),
             humantime::format_rfc3339_seconds(event.at),
-            brief(now.duration_since(event.at).unwrap_or_default()),
+            brief(whole(now.duration_since(event.at))),
+            clock(event.at),
             escaped(&event.reason),
         )
     };
@@ -121,41 +138,40 @@ const fn look(status: &AuthStatus, serving: bool) -> &'static str {
     match status {
         AuthStatus::Running if serving => "good",
         AuthStatus::Running | AuthStatus::AuthRetrying(_) => "uneasy",
-        AuthStatus::Unauthenticated(_) => "bad",
-        AuthStatus::Pending | AuthStatus::Stopped(_) | _ => "quiet",
+        AuthStatus::Unauthenticated(_) | AuthStatus::Stopped(_) => "bad",
+        AuthStatus::Pending | _ => "quiet",
     }
 }
 
-const fn summary(status: &AuthStatus, serving: bool) -> &'static str {
-    match (status, serving) {
-        (AuthStatus::Pending, _) => "The first token is on its way.",
-        (AuthStatus::Running, true) => "All is well.",
-        (AuthStatus::Running, false) => "The token has ended, and a new one is being fetched.",
-        (AuthStatus::AuthRetrying(_), true) => "No new token can be had. The one that is held is still good.",
-        (AuthStatus::AuthRetrying(_), false) => "No token can be had. Attempts go on; nobody has to do anything.",
-        (AuthStatus::Unauthenticated(_), true) => "The login is dead. The token that is held is still good.",
-        (AuthStatus::Unauthenticated(_), false) => "The login is dead, and so is the token.",
-        (AuthStatus::Stopped(_), _) => "The monitor has ended.",
-        (_, _) => "",
-    }
+/// The time of day: what a log beside it can be searched for.
+fn clock(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string().replace('T', " ").replace('Z', " UTC")
 }
 
-/// The largest two units: nobody reads milliseconds off a page.
-fn brief(span: Duration) -> String {
-    match span.as_secs() {
-        secs @ 0..60 => format!("{secs} s"),
-        secs @ 60..3_600 => format!("{} min {} s", secs / 60, secs % 60),
-        secs @ 3_600..86_400 => format!("{} h {} min", secs / 3_600, secs % 3_600 / 60),
-        secs => format!("{} d {} h", secs / 86_400, secs % 86_400 / 3_600),
-    }
+fn whole(span: Result<Duration, std::time::SystemTimeError>) -> Duration {
+    Duration::from_secs(span.unwrap_or_default().as_secs())
 }
 
 /// Reasons are fit for a log line, not for HTML.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+/// Escaped, and without a line break between a number and its unit.
+fn kept_together(text: &str) -> String {
+    let mut after_digit = false;
+    let glued = text.chars().map(|letter| {
+        let glue = after_digit && letter == ' ';
+        after_digit = letter.is_ascii_digit();
+        if glue { '\u{a0}' } else { letter }
+    });
+    escaped(&glued.collect::<String>())
 }
 
 const STYLE: &str = include_str!("page.css");
 /// Whatever slipped through [`escaped`] could do nothing.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ pub(crate) struct Tally {
     pub(crate) expired: usize,
     /// Got an error, at once or after a wait.
     pub(crate) failed: usize,
-    took: Vec<Duration>,
+    pub(crate) took: Vec<Duration>,
 }
 
 impl Callers {

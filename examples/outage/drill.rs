@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     callers::{Callers, Tally},
+    terminal::{Ink, Paint, hanging},
     timeline::Timeline,
 };
 
@@ -37,8 +38,7 @@ const CALLERS: u32 = 20;
 const EVERY: Duration = Duration::from_millis(5);
 
 pub(crate) async fn run() -> Result<bool, BoxError> {
-    println!("One login, {CALLERS} callers asking for a token every {EVERY:?}, and a token endpoint that");
-    println!("fails. Tokens live {LIFETIME} s; days are played in seconds.\n");
+    println!("{}", intro());
     let idp = ScriptedIdp::start().await;
     let mut drill = Drill::begin(idp.clone())?;
 
@@ -164,18 +164,9 @@ impl Drill {
         self.close_phase();
         self.tokens.shutdown().await;
         self.judge();
-        println!("\n{}", self.table());
-        let Self { timeline, broken, idp, .. } = &self;
-        if broken.is_empty() {
-            let calls = idp.calls();
-            println!(
-                "{} {calls} upstream calls, one at a time, no refresh token sent twice, no expired token served.",
-                timeline.painted("1;32", "PASSED")
-            );
-        }
-        for promise in broken {
-            println!("{} {promise}", timeline.painted("1;31", "BROKEN"));
-        }
+        let Self { timeline, broken, idp, phases, .. } = &self;
+        println!("\n{}", table(timeline.paint, phases));
+        print!("{}", timeline.paint.verdict(broken, &held(idp.calls())));
         broken.is_empty()
     }
 
@@ -208,25 +199,41 @@ impl Drill {
         let entered = |event: &&StatusEvent| wanted(&event.to) && event.from != event.to;
         self.phases.iter().flat_map(|phase| &phase.events).filter(entered).count()
     }
+}
 
-    fn table(&self) -> String {
-        let mut table = format!(
-            "{:<12}{:>8}{:>8}{:>12}{:>10}{:>10}{:>10}{:>8}\n",
-            "phase", "served", "waited", "failed fast", "p50", "p99", "upstream", "events"
+fn intro() -> String {
+    let every = EVERY.as_millis();
+    let scene = format!(
+        "A token endpoint fails and recovers, then the login is revoked, while {CALLERS} callers ask for a token every \
+         {every} ms. Tokens live {LIFETIME} s: days are played in seconds."
+    );
+    let watch = "nobody fails before the held token ends; then all fail fast instead of waiting, and one attempt a second \
+                 is made for all of them; recovery needs no human; the same handle takes the new login.";
+    hanging("", &scene) + "\n" + &hanging("Watch: ", watch) + "\n"
+}
+
+fn held(calls: usize) -> String {
+    format!("{calls} calls, one at a time; no refresh token reused, no expired token served")
+}
+
+fn table(paint: Paint, phases: &[Phase]) -> String {
+    let head = format!(
+        "{:<12}{:>8}{:>8}{:>12}{:>10}{:>10}{:>10}{:>8}",
+        "phase", "served", "waited", "failed fast", "p50", "p99", "upstream", "events"
+    );
+    let mut table = paint.ink(Ink::Strong, &head) + "\n";
+    for Phase { name, tally, upstream, events } in phases {
+        table += &format!(
+            "{name:<12}{:>8}{:>8}{:>12}{:>10}{:>10}{upstream:>10}{:>8}\n",
+            tally.served,
+            tally.waited,
+            tally.failed_fast,
+            brief(tally.quantile(0.5)),
+            brief(tally.quantile(0.99)),
+            events.len(),
         );
-        for Phase { name, tally, upstream, events } in &self.phases {
-            table += &format!(
-                "{name:<12}{:>8}{:>8}{:>12}{:>10}{:>10}{upstream:>10}{:>8}\n",
-                tally.served,
-                tally.waited,
-                tally.failed_fast,
-                brief(tally.quantile(0.5)),
-                brief(tally.quantile(0.99)),
-                events.len(),
-            );
-        }
-        table
     }
+    table
 }
 
 fn success() -> Answer {
@@ -243,5 +250,25 @@ fn brief(span: Duration) -> String {
         nanos @ 1_000..1_000_000 => format!("{:.1} µs", nanos as f64 / 1e3),
         nanos @ 1_000_000..1_000_000_000 => format!("{:.1} ms", nanos as f64 / 1e6),
         nanos => format!("{:.2} s", nanos as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terminal::too_wide;
+
+    #[test]
+    fn what_is_printed_around_the_timeline_fits_80_columns() {
+        let took = vec![Duration::from_secs_f64(999.99)];
+        let many = Tally { served: 9_999_999, waited: 9_999_999, failed_fast: 9_999_999, took, ..Tally::default() };
+        let phases =
+            ["long window"; 2].map(|name| Phase { name, tally: many.clone(), upstream: 999_999, events: vec![] });
+        let broken = ["no refresh token was sent twice, in the long window nobody waited for nothing, and so on"];
+        let verdicts = Paint::COLOURED.verdict(&broken, "") + &Paint::COLOURED.verdict(&[""; 0], &held(999_999));
+        let printed = [intro(), table(Paint::COLOURED, &phases), verdicts].concat();
+        assert_eq!(too_wide(&printed), None);
+        assert!(printed.contains("\x1b[1;32mPASSED\x1b[0m 999999 calls"));
+        assert_eq!(Paint::PLAIN.verdict(&[""; 0], &held(99)).lines().count(), 1);
     }
 }

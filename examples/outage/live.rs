@@ -70,7 +70,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), BoxError> {
     let timeline = Timeline::begin();
     let sink = sink_fn(move |event: StatusEvent| async move {
         timeline.status(&event);
-        timeline.scene(&event.reason);
+        timeline.reason(&event);
         Ok(())
     });
     let source = arguments.source()?;

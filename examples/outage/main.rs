@@ -20,7 +20,12 @@
 mod callers;
 mod drill;
 mod live;
+#[path = "../support/terminal.rs"]
+mod terminal;
+#[path = "../support/timeline.rs"]
 mod timeline;
+#[path = "../support/words.rs"]
+mod words;
 
 use std::process::ExitCode;
 
@@ -37,7 +42,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("outage: {error}");
+            eprintln!("{}", terminal::hanging("outage: ", &error.to_string()));
             ExitCode::from(2)
         }
     }

@@ -10,6 +10,8 @@
 
 #[path = "../shared_login/crowd.rs"]
 mod crowd;
+#[path = "../support/terminal.rs"]
+mod terminal;
 
 use std::{env, process::ExitCode};
 
@@ -27,7 +29,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     }
     let mut arguments = env::args().skip(1).filter_map(|argument| argument.parse().ok());
     let (replicas, turns) = (arguments.next().unwrap_or(3), arguments.next().unwrap_or(50));
-    println!("{replicas} replicas, {turns} tokens each, one login on Redis");
+    println!("{replicas} replicas, {turns} tokens each, one login on Redis\n");
     // A login of this run only: what an earlier one has left is another user's.
     crowd::run(replicas, turns, &format!("replicas-example-{:x}", fastrand::u64(..))).await
 }

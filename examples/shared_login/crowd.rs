@@ -15,6 +15,8 @@ use steadfast::{
 };
 use tokio::process::Command;
 
+use crate::terminal::{Paint, hanging};
+
 /// Starts the processes and says what became of them.
 pub(crate) async fn run(processes: u64, turns: u64, place: &str) -> Result<ExitCode, BoxError> {
     let idp = ScriptedIdp::start().await;
@@ -46,12 +48,13 @@ pub(crate) async fn run(processes: u64, turns: u64, place: &str) -> Result<ExitC
             _ => failed += 1,
         }
     }
-    println!(
-        "{} exchanges at the server for {} tokens in {:.2?}; {adopted} taken up from others; {failed} processes failed",
+    let exchanges = format!(
+        "{} exchanges at the server for {} tokens in {} ms; {adopted} taken up from others; {failed} processes failed",
         idp.calls(),
         exchanged + adopted,
-        began.elapsed()
+        began.elapsed().as_millis()
     );
+    println!("\n{}", hanging("", &exchanges));
     let wrong = [
         (failed > 0, "a process has failed"),
         (idp.reuse_detected(), "a refresh token was used twice"),
@@ -60,13 +63,9 @@ pub(crate) async fn run(processes: u64, turns: u64, place: &str) -> Result<ExitC
         (exchanged + adopted != processes * turns, "a token is missing"),
         (processes > 1 && turns > 1 && adopted == 0, "nothing was shared"),
     ];
-    let mut wrong = wrong.iter().filter(|(is_so, _)| *is_so).map(|(_, what)| *what).peekable();
-    if wrong.peek().is_none() {
-        println!("no refresh token was used twice");
-        return Ok(ExitCode::SUCCESS);
-    }
-    wrong.for_each(|what| println!("something went wrong: {what}"));
-    Ok(ExitCode::FAILURE)
+    let wrong: Vec<_> = wrong.iter().filter(|(is_so, _)| *is_so).map(|(_, what)| *what).collect();
+    print!("{}", Paint::of_stdout().verdict(&wrong, "no refresh token was used twice, and nobody was signed out"));
+    Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(crate) fn is_worker() -> bool {

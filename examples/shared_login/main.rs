@@ -12,6 +12,8 @@
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
 mod crowd;
+#[path = "../support/terminal.rs"]
+mod terminal;
 
 use std::{env, path::PathBuf, process::ExitCode};
 
@@ -29,7 +31,8 @@ async fn main() -> Result<ExitCode, BoxError> {
     let directory = env::temp_dir().join(format!("shared-login-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
     let path: PathBuf = directory.join("login.json");
-    println!("{processes} processes, {turns} tokens each, one login in {}", path.display());
+    let scene = format!("{processes} processes, {turns} tokens each, one login in {}", path.display());
+    println!("{}\n", terminal::hanging("", &scene));
     let outcome = crowd::run(processes, turns, &path.to_string_lossy()).await;
     std::fs::remove_dir_all(&directory)?;
     outcome

@@ -28,6 +28,8 @@ mod reading;
 mod server;
 mod soak;
 mod table;
+#[path = "../support/terminal.rs"]
+mod terminal;
 mod weather;
 
 use std::process::ExitCode;
@@ -42,7 +44,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("soak: {error}");
+            eprintln!("{}", terminal::hanging("soak: ", &error.to_string()));
             ExitCode::from(2)
         }
     }

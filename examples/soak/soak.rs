@@ -16,6 +16,7 @@ use crate::{
     people::People,
     reading::Reading,
     table::{self, Row},
+    terminal::{Ink, Paint, hanging},
     weather::{Mood, Weather},
 };
 
@@ -30,8 +31,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<bool, BoxError> {
     let Arguments { span, seed, leak } = arguments;
     let rounds = (span.as_secs() / SHORTEST_ROUND.as_secs()).clamp(2, 11) as u32;
     let trouble = (span / rounds).saturating_sub(QUIET + REST).max(Duration::from_secs(2));
-    println!("Four hosts, callers at random, tokens of 2 s, and servers that fail; seed {seed}.");
-    println!("{rounds} rounds, each with {trouble:.0?} of trouble, {QUIET:?} of quiet, and a rest. At rest:\n");
+    let scene = format!(
+        "Four hosts, callers at random, tokens of 2 s, and servers that fail (seed {seed}). {rounds} rounds, each with {} s \
+         of trouble, {} s of quiet, and a rest.",
+        trouble.as_secs(),
+        QUIET.as_secs()
+    );
+    println!("{}", hanging("", &scene));
+    println!("Watch: files, tasks and heap at rest do not grow.\n");
 
     let weather = Arc::new(Weather::new(seed));
     let idp = Idp::start(Arc::clone(&weather)).await?;
@@ -41,12 +48,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<bool, BoxError> {
     let people = People::begin(&estate, estate.hosts(directory.path())?, leak);
     let mut soak = Soak { began: Instant::now(), estate, people, rows: Vec::with_capacity(16), unserved: Vec::new() };
 
-    println!("{}", table::HEAD);
+    println!("{}", Paint::of_stdout().ink(Ink::Strong, table::HEAD));
     for _ in 0..rounds {
         soak.round(trouble).await;
     }
     let broken = soak.broken();
-    println!("\n{}", soak.story());
+    println!("\n{}", hanging("", &soak.story()));
     table::verdict(&broken);
     Ok(broken.is_empty())
 }
@@ -128,7 +135,7 @@ impl Soak {
     fn story(&self) -> String {
         let tally = &self.people.tally;
         format!(
-            "Handles made and dropped: {}. Sign-ins on a living handle: {}. Refresh tokens\nforgiven after a lost answer: {}.",
+            "Handles made and dropped: {}. Sign-ins on a living handle: {}. Refresh tokens forgiven after a lost answer: {}.",
             tally.handles.load(Relaxed),
             tally.signed_in_again.load(Relaxed),
             self.estate.idp.ledger.replayed()

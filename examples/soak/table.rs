@@ -1,8 +1,8 @@
 //! What is printed: a row for each rest, and the verdict.
 
-use std::{fmt, io::IsTerminal as _, time::Duration};
+use std::{fmt, time::Duration};
 
-use crate::reading::Reading;
+use crate::{reading::Reading, terminal::Paint};
 
 pub(crate) struct Row {
     pub(crate) at: Duration,
@@ -29,22 +29,9 @@ impl fmt::Display for Row {
 }
 
 pub(crate) fn verdict(broken: &[String]) {
-    if broken.is_empty() {
-        println!(
-            "{} Nothing piled up, and everybody was served when it was quiet. No refresh",
-            painted("32", "PASSED")
-        );
-        println!("token was sent again outside the grace, no expired token was sent, and no two");
-        println!("exchanges of one login were in flight at once.");
-    }
-    for promise in broken {
-        println!("{} {promise}", painted("31", "FAILED"));
-    }
-}
-
-fn painted(colour: &str, text: &str) -> String {
-    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    if coloured { format!("\x1b[1;{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    let held = "Nothing piled up, and everybody was served when it was quiet. No refresh token was sent again outside the \
+                grace, no expired token was sent, and no two exchanges of one login were in flight at once";
+    print!("{}", Paint::of_stdout().verdict(broken, held));
 }
 
 pub(crate) const HEAD: &str = "    time  upstream   served  failed  no token  hung up  files  tasks        heap";
