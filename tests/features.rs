@@ -1,5 +1,5 @@
-//! The library alone under many sets of features, without a warning. It takes minutes, so it waits to be asked:
-//! `STEADFAST_FEATURES=few cargo test --test features`, or `=pairs` before a release.
+//! The library alone under many sets of features, without a warning. It takes minutes, so it waits to be asked, by
+//! `.ci/features`, or by `.ci/features --pairs` before a release.
 //!
 //! *Few* are none, all, the default, each feature alone, and all but each. Whatever is wrong between two features shows in one
 //! of these: what one lacks without the other when it stands alone, what both together break under all, and what a third one
