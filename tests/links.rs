@@ -35,6 +35,9 @@ fn each_local_link_of_a_page_leads_to_a_file_or_a_heading() {
 #[test]
 fn each_local_link_of_the_documentation_leads_to_a_page_and_a_place_on_it() {
     let Some(docs) = docs() else { return };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let sources = [files(&root, "rs"), files(&root, "md")].concat();
+    let sources: String = sources.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
     let mut pages: HashMap<PathBuf, Option<String>> = HashMap::new();
     let mut broken = Vec::new();
     let mut count = 0;
@@ -43,8 +46,12 @@ fn each_local_link_of_the_documentation_leads_to_a_page_and_a_place_on_it() {
         for link in
             text.split(" href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).filter(|link| is_local(link))
         {
-            count += 1;
             let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            // Other crates' documentation of their traits stands on our pages, and links to neighbours that are not here.
+            if !(path.is_empty() || path.ends_with(".html") || sources.contains(link)) {
+                continue;
+            }
+            count += 1;
             let target = if path.is_empty() { page.clone() } else { tidy(&page.with_file_name("").join(path)) };
             let target = if target.is_dir() { target.join("index.html") } else { target };
             // One that scripts write into the page: the lines of a source.

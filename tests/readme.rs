@@ -30,7 +30,8 @@ fn the_changelog_begins_with_the_version_of_the_manifest_or_with_what_is_to_come
     let newest = sections.next().unwrap();
     let is_release = |section: &str| {
         let mut date = section.split_once("] - ").map_or("", |(_, rest)| rest.lines().next().unwrap()).split('-');
-        let digits = [4, 2, 2].map(|digits| date.next().is_some_and(|part| part.parse::<u16>().is_ok() && part.len() == digits));
+        let digits =
+            [4, 2, 2].map(|digits| date.next().is_some_and(|part| part.parse::<u16>().is_ok() && part.len() == digits));
         digits == [true; 3] && date.next().is_none()
     };
     if newest.starts_with("Unreleased]\n") {

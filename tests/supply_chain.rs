@@ -79,12 +79,8 @@ fn the_crate_brings_along_what_its_documentation_says() {
 #[test]
 fn each_set_of_features_brings_as_many_crates_as_the_readme_says_and_no_more_than_it_may() {
     let (_, table) = include_str!("../README.md").split_once("\n| features | crates |").unwrap();
-    let rows: Vec<Vec<&str>> = table
-        .lines()
-        .skip(2)
-        .map_while(|line| line.strip_prefix("| "))
-        .map(|row| row.split(" | ").collect())
-        .collect();
+    let rows: Vec<Vec<&str>> =
+        table.lines().skip(2).map_while(|line| line.strip_prefix("| ")).map(|row| row.split(" | ").collect()).collect();
     let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
     assert_eq!(names, ["none", "`oauth2`", "default", "default, `redis`", "all"]);
     for row in rows {
