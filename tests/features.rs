@@ -4,7 +4,13 @@
 //! *Few* are none, all, the default, each feature alone, and all but each. Whatever is wrong between two features shows in one
 //! of these: what one lacks without the other when it stands alone, what both together break under all, and what a third one
 //! hides from both when it is the one left out. *Pairs* adds each two alone with one another.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper of a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a helper of a test fails by panicking"
+)]
 
 mod support;
 

@@ -1,6 +1,11 @@
 //! Links that need no network: in what is written for readers of the repository, and in the documentation that rustdoc has
 //! made (`.ci/docs`), where each item that needs a feature has to say so as well.
-#![allow(clippy::unwrap_used, reason = "a helper of a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test fails by panicking"
+)]
 
 mod support;
 

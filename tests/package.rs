@@ -1,5 +1,10 @@
 //! What the package holds. `.ci/package` builds another crate on it.
-#![allow(clippy::unwrap_used, reason = "a helper of a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test fails by panicking"
+)]
 
 mod support;
 
