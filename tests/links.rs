@@ -85,11 +85,10 @@ fn what_needs_a_feature_says_so() {
     assert!(pages.len() > 3, "{pages:?}");
     for (page, feature) in pages {
         let text = std::fs::read_to_string(docs.join("steadfast").join(&page)).unwrap();
-        let label = format!("<strong>crate feature <code>{feature}</code></strong>");
-        let listed = format!("<code>{feature}</code>");
-        let labels: Vec<&str> = text.split("class=\"stab portability\"").skip(1).collect();
-        let says = labels.iter().any(|rest| rest.split("</span>").next().unwrap().contains(&listed));
-        assert!(says || text.contains(&label), "{page} does not say that it needs {feature}");
+        let mut labels = text.split("Available on <strong>crate feature").skip(1);
+        let says =
+            labels.any(|rest| rest.split("</strong>").next().unwrap().contains(&format!("<code>{feature}</code>")));
+        assert!(says, "{page} does not say that it needs {feature}");
     }
 }
 
