@@ -1,4 +1,5 @@
-//! Types of other crates in this one's public interface, against the list in the crate's documentation.
+//! The public interface, against what is committed as `api.txt`; the types of other crates in it, against the list in the
+//! crate's documentation. Both read what `.ci/api` has rustdoc write, which also writes `api.txt` anew: `.ci/api --write`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -8,18 +9,45 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use steadfast::testing::Value;
 
-/// From what rustdoc knows: `cargo +nightly rustdoc --lib --all-features -- -Z unstable-options --output-format json`.
+/// What the version of public-api in the manifest reads.
+const FORMAT: u64 = 57;
+
+#[test]
+fn the_public_interface_is_the_one_that_is_committed() {
+    let Some(path) = rustdoc() else { return };
+    let format = read(&path)["format_version"].as_u64();
+    if format != Some(FORMAT) {
+        let news = format!(
+            "rustdoc writes format {format:?} here, and public-api reads {FORMAT}: take another of its versions"
+        );
+        support::skipped(&format!("{news}. The public interface is not compared"));
+        return;
+    }
+    let found = listing(&path);
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("api.txt");
+    if support::needs("STEADFAST_WRITE_API") {
+        std::fs::write(committed, found).unwrap();
+        return;
+    }
+    let committed = std::fs::read_to_string(committed).unwrap();
+    let (committed, found): (BTreeSet<_>, BTreeSet<_>) = (committed.lines().collect(), found.lines().collect());
+    let gone = committed.difference(&found).map(|line| format!("- {line}\n"));
+    let new = found.difference(&committed).map(|line| format!("+ {line}\n"));
+    let changes: String = gone.chain(new).collect();
+    assert!(changes.is_empty(), "if it is meant: .ci/api --write\n{changes}");
+}
+
 #[test]
 fn the_types_of_other_crates_are_those_that_the_documentation_lists() {
-    let Some(path) = std::env::var_os("STEADFAST_RUSTDOC_JSON") else {
-        support::skipped("STEADFAST_RUSTDOC_JSON names no file, so the types of the public interface are not checked");
-        return;
-    };
-    let found = foreign(&std::fs::read_to_string(path).unwrap().parse().unwrap());
+    let Some(path) = rustdoc() else { return };
+    let found = foreign(&read(&path));
     let listed: Types = listed().into_iter().map(|(name, (_, types))| (name, types)).collect();
     assert_eq!(found, listed);
 }
@@ -34,6 +62,27 @@ fn the_versions_of_these_crates_are_the_manifests() {
         let wanted = line.split('"').nth(1).unwrap();
         assert!(wanted == version || wanted.starts_with(&format!("{version}.")), "{name} {version}, {wanted}");
     }
+}
+
+fn rustdoc() -> Option<PathBuf> {
+    let path = std::env::var_os("STEADFAST_RUSTDOC_JSON").map(PathBuf::from);
+    if path.is_none() {
+        support::skipped("STEADFAST_RUSTDOC_JSON names no file, so the public interface is not checked");
+    }
+    path
+}
+
+fn read(path: &Path) -> Value {
+    std::fs::read_to_string(path).unwrap().parse().unwrap()
+}
+
+/// One line for each item, method and `impl`. Of the traits that follow from a type's fields, the two that hosts build on.
+fn listing(path: &Path) -> String {
+    let interface = public_api::Builder::from_rustdoc_json(path).omit_blanket_impls(true).build().unwrap();
+    let lines = interface.items().map(|item| format!("{item}\n"));
+    let silent = ["Freeze", "RefUnwindSafe", "StructuralPartialEq", "Unpin", "UnsafeUnpin", "UnwindSafe"];
+    let is_silent = |line: &str| silent.iter().any(|name| line.contains(&format!("::{name} for ")));
+    lines.filter(|line| !is_silent(line)).collect()
 }
 
 type Types = BTreeMap<String, BTreeSet<String>>;

@@ -22,6 +22,35 @@ fn the_readme_names_the_rust_version_of_the_manifest() {
     assert!(README.contains(&format!("Rust ({version} or newer)")));
 }
 
+/// The newest release that it describes is the manifest's, or what comes next is described under `Unreleased`.
+#[test]
+fn the_changelog_begins_with_the_version_of_the_manifest_or_with_what_is_to_come() {
+    let version = MANIFEST.split_once("\nversion = \"").and_then(|(_, rest)| rest.split_once('"')).unwrap().0;
+    let changelog = include_str!("../CHANGELOG.md");
+    let mut sections = changelog.split("\n## [").skip(1);
+    let newest = sections.next().unwrap();
+    let is_release = |section: &str| {
+        let mut date = section.split_once("] - ").map_or("", |(_, rest)| rest.lines().next().unwrap()).split('-');
+        let digits =
+            [4, 2, 2].map(|digits| date.next().is_some_and(|part| part.parse::<u16>().is_ok() && part.len() == digits));
+        digits == [true; 3] && date.next().is_none()
+    };
+    if newest.starts_with("Unreleased]\n") {
+        let released = sections.next().is_some_and(|section| section.starts_with(&format!("{version}] - ")));
+        let comes = newest.contains("\n- **");
+        assert!(released || comes, "{version} is described nowhere");
+    } else {
+        assert!(newest.starts_with(&format!("{version}] - ")) && is_release(newest), "{version} is not on top");
+    }
+    for section in changelog.split("\n## [").skip(2) {
+        assert!(is_release(section), "a release without a date: {}", section.lines().next().unwrap());
+    }
+    for heading in changelog.lines().filter_map(|line| line.strip_prefix("### ")) {
+        let known = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"];
+        assert!(known.contains(&heading), "{heading} is none of {known:?}");
+    }
+}
+
 #[test]
 fn the_readme_lists_every_default_of_the_policy() {
     let RefreshPolicy {

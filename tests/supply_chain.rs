@@ -75,6 +75,39 @@ fn the_crate_brings_along_what_its_documentation_says() {
     }
 }
 
+/// The table in the README, which `.ci/cost` prints.
+#[test]
+fn each_set_of_features_brings_as_many_crates_as_the_readme_says_and_no_more_than_it_may() {
+    let (_, table) = include_str!("../README.md").split_once("\n| features | crates |").unwrap();
+    let rows: Vec<Vec<&str>> =
+        table.lines().skip(2).map_while(|line| line.strip_prefix("| ")).map(|row| row.split(" | ").collect()).collect();
+    let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(names, ["none", "`oauth2`", "default", "default, `redis`", "all"]);
+    for row in rows {
+        let (arguments, most): (&[&str], usize) = match row[0] {
+            "none" => (&["--no-default-features"], 30),
+            "`oauth2`" => (&["--no-default-features", "--features", "oauth2"], 90),
+            "default" => (&[], 135),
+            "default, `redis`" => (&["--features", "redis"], 155),
+            _ => (&["--all-features"], 200),
+        };
+        let crates = crates(arguments);
+        assert_eq!(row[1], crates.to_string(), "with {}", row[0]);
+        assert!(crates <= most, "{crates} crates with {}", row[0]);
+    }
+}
+
+#[test]
+fn no_dependency_wants_a_newer_rust_than_the_crate_promises() {
+    let version = |text: &str| text.split('.').map(|part| part.parse::<u32>().unwrap()).collect::<Vec<_>>();
+    let promised = packages().iter().find(|package| text(package, "name") == "steadfast").unwrap();
+    let promised = version(text(promised, "rust_version"));
+    for package in packages() {
+        let wanted = package["rust_version"].as_str().map(version);
+        assert!(wanted.is_none_or(|wanted| wanted <= promised), "{} wants a newer Rust", text(package, "name"));
+    }
+}
+
 fn may_be_used(licence: &str, allowed: &HashSet<&str>) -> bool {
     let spaced = licence.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let mut words = spaced.split_whitespace().peekable();
@@ -128,6 +161,13 @@ fn direct_dependencies(features: &str) -> BTreeSet<String> {
     let names: Vec<_> = tree.lines().skip(1).map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(names.len(), names.iter().collect::<HashSet<_>>().len());
     names.into_iter().collect()
+}
+
+/// This one included; in a build for Linux.
+fn crates(features: &[&str]) -> usize {
+    let tree = ["tree", "--locked", "--target", "x86_64-unknown-linux-gnu", "--edges", "normal", "--prefix", "none"];
+    let tree = cargo(&[&tree[..], &["--format", "{p}"], features].concat());
+    tree.lines().map(|line| line.trim_end_matches(" (*)")).collect::<HashSet<_>>().len()
 }
 
 fn cargo(arguments: &[&str]) -> String {
