@@ -146,6 +146,8 @@
 
 mod sync;
 
+pub mod telemetry;
+
 mod token;
 pub use token::{AccessToken, Generation, IssuedToken, Lifetime};
 
