@@ -49,7 +49,7 @@ impl Login {
             let record = unsaved.record.clone();
             match self.timed(self.store.commit(lease, &record)).await {
                 Ok(()) => {
-                    tracing::debug!(target: STORE, revision = record.revision().get(), "saved");
+                    tracing::debug!(target: STORE, revision = record.revision().get(), "the store was written");
                     memory.settle(record);
                     return Ok(());
                 }
