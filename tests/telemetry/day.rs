@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use steadfast::{
-    AuthStatus, BoxError, IdentityProvider, IssuedToken, RefreshPolicy, TokenRegistry, provider::ProviderPolicy,
+    AuthStatus, BoxError, IdentityProvider, RefreshPolicy, TokenRegistry, provider::ProviderPolicy,
     rotation::SharedLogin, sink_fn, testing::TestClock,
 };
 use tokio::time::sleep;
@@ -11,7 +11,7 @@ use tracing::Level;
 
 use crate::{
     ear::Ear,
-    lines::{answers, issued, monitor, rejected, secs},
+    lines::{answers, fresh, issued, monitor, rejected, secs},
     shelf::{Shelf, Step, Trouble},
 };
 
@@ -111,14 +111,7 @@ async fn a_thousand_sources_of_one_provider_are_two_warnings_each_and_one_of_the
 #[tokio::test(start_paused = true)]
 async fn a_resource_that_refuses_every_token_is_three_warnings() {
     let ear = Ear::of_this_thread();
-    let mut count = 0;
-    let source = move || {
-        count += 1;
-        let secret = format!("token-{count}");
-        async { Ok(IssuedToken::bearer(secret).expires_in(HOUR)) }
-    };
-    let source = std::sync::Mutex::new(source);
-    let tokens = monitor(move || (source.lock().unwrap())(), "notes", |builder| builder);
+    let tokens = monitor(fresh(), "notes", |builder| builder);
     let invalid = r#"Bearer error="invalid_token""#.parse().unwrap();
     for _ in 0..24 * 360 {
         if let Ok(token) = tokens.token().await {

@@ -178,7 +178,7 @@ async fn attempts_and_statuses() {
 }
 
 async fn refusals() {
-    let tokens = monitor(|| async { issued() }, "refused", |builder| builder);
+    let tokens = monitor(fresh(), "refused", |builder| builder);
     // Four are answered by a refresh, and then the budget is spent.
     for _ in 0..5 {
         sleep(secs(3)).await;
@@ -292,15 +292,14 @@ impl Grant for Unspent {
 }
 
 async fn providers() {
-    let policy = ProviderPolicy { open_after: 1, jitter_seed: Some(1), ..ProviderPolicy::default() };
+    let policy = ProviderPolicy { open_after: 1, max_in_flight: 1, jitter_seed: Some(1), ..ProviderPolicy::default() };
     let provider = IdentityProvider::new("login.example.com", policy).unwrap();
-    let tokens = monitor(provider.guard(answers([refused(), issued()])), "guarded", |builder| builder);
+    let source = answers([refused(), issued(), issued()]);
+    let tokens = monitor(provider.guard(source), "guarded", |builder| builder);
     sleep(secs(600)).await;
+    tokens.retry_now();
+    sleep(secs(60)).await;
     assert_eq!(tokens.status(), AuthStatus::Running);
-    for _ in 0..7 {
-        tokens.retry_now();
-        sleep(secs(30)).await;
-    }
 }
 
 async fn registries() {
@@ -339,6 +338,15 @@ pub(crate) fn answers(answers: impl IntoIterator<Item = Result<IssuedToken, BoxE
     move || {
         let answer = answers.lock().unwrap().next().unwrap_or_else(refused);
         async { answer }
+    }
+}
+
+/// Another token each time.
+pub(crate) fn fresh() -> impl TokenSource {
+    let count = AtomicUsize::new(0);
+    move || {
+        let secret = format!("token-{}", count.fetch_add(1, Ordering::Relaxed));
+        async { Ok(IssuedToken::bearer(secret).expires_in(secs(3600))) }
     }
 }
 

@@ -10,6 +10,12 @@
 
 mod book;
 mod day;
+#[cfg(feature = "metrics")]
+#[path = "../../examples/observability/disk.rs"]
+mod disk;
+#[cfg(feature = "metrics")]
+#[path = "../../examples/observability/drill.rs"]
+mod drill;
 mod ear;
 mod lines;
 #[cfg(feature = "metrics")]
