@@ -110,6 +110,7 @@
 //! | `redis-rustls` | no | TLS to Redis |
 //! | `h2`, `hyper`, `hyper-util`, `reqwest-012`, `reqwest-middleware`, `tonic`, `tower` | no | the [classifier](classify) knows that library's errors by type; `reqwest` brings `hyper` and `hyper-util` |
 //! | `reqwest-middleware` | no | besides, `AuthLayer` is a middleware of `reqwest-middleware` 0.5 |
+//! | `metrics` | no | metrics through the facade [`metrics`](https://docs.rs/metrics); see [`telemetry`] |
 //! | `testing` | no | the `testing` module: a scripted authorization server, a protected API, clocks to drive |
 //!
 //! Without default features the monitor, the layer, the classifier and health remain, for hosts with token sources of their
