@@ -128,6 +128,16 @@ impl AuthError {
         response
     }
 
+    /// One word, for metrics.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Retrying(_) => "retrying",
+            Self::StillRefreshing(_) => "still_refreshing",
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+
     const fn failure(&self) -> &Failure {
         match self {
             Self::Retrying(failure)

@@ -264,6 +264,26 @@ pub enum Verdict {
     Cancelled,
 }
 
+impl Verdict {
+    /// One word, for logs and metrics.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Unconfirmed(_) => "unconfirmed",
+            Self::Rejected(_) => "rejected",
+            Self::Replaced => "replaced",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    pub(crate) const fn code(&self) -> Option<&OAuthCode> {
+        match self {
+            Self::Unconfirmed(code) | Self::Rejected(code) => Some(code),
+            Self::Transient | Self::Replaced | Self::Cancelled => None,
+        }
+    }
+}
+
 /// How far a request to the token endpoint got. For a rotating refresh token this decides what a retry may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -274,6 +294,17 @@ pub enum Delivery {
     Answered,
     /// The request may have been acted on; no usable answer came back.
     Unknown,
+}
+
+impl Delivery {
+    /// One word, for logs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::NotSent => "not_sent",
+            Self::Answered => "answered",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// An OAuth error code (RFC 6749 §5.2): `[a-z0-9_.-]{1,64}`, so it is safe to print as it is.

@@ -40,6 +40,7 @@ use std::{
 use crate::{
     AuthStatus, StopReason,
     classify::{Class, Classifier},
+    telemetry::{HEALTH, seconds},
 };
 
 /// How a backend is.
@@ -318,11 +319,21 @@ impl HealthTracker {
 
     fn log(&self, transition: Transition) {
         let Transition { from, to, lasted, consecutive_failures } = transition;
-        let backend = &*self.name;
-        if to.is_usable() {
-            tracing::info!(backend, %from, %to, ?lasted, "the health of a backend changed");
+        let (backend, from, lasted) = (&*self.name, from.as_str(), lasted.map(seconds));
+        let is_usable = to.is_usable();
+        let to = to.as_str();
+        if is_usable {
+            tracing::info!(target: HEALTH, backend, from, to, lasted, "the health of a backend changed");
         } else {
-            tracing::warn!(backend, %from, %to, ?lasted, consecutive_failures, "the health of a backend changed");
+            tracing::warn!(
+                target: HEALTH,
+                backend,
+                from,
+                to,
+                lasted,
+                consecutive_failures,
+                "the health of a backend changed"
+            );
         }
     }
 }

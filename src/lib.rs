@@ -105,6 +105,7 @@
 //! | `redis-rustls` | no | TLS to Redis |
 //! | `h2`, `hyper`, `hyper-util`, `reqwest-012`, `reqwest-middleware`, `tonic`, `tower` | no | the [classifier](classify) knows that library's errors by type; `reqwest` brings `hyper` and `hyper-util` |
 //! | `reqwest-middleware` | no | besides, `AuthLayer` is a middleware of `reqwest-middleware` 0.5 |
+//! | `metrics` | no | metrics through the facade [`metrics`](https://docs.rs/metrics); see [`telemetry`] |
 //! | `serde` | no | [`Snapshot`] can be written and read, as JSON for a status page for example |
 //! | `testing` | no | the `testing` module: a scripted authorization server, a protected API, clocks to drive |
 //!
@@ -141,6 +142,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod sync;
+
+pub mod telemetry;
 
 mod token;
 pub use token::{AccessToken, Generation, IssuedToken, Lifetime};

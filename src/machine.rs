@@ -73,6 +73,17 @@ pub(crate) enum Objection {
     Claims,
 }
 
+impl Objection {
+    /// One word, for logs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Definite => "definite",
+            Self::Suspect => "suspect",
+            Self::Claims => "claims",
+        }
+    }
+}
+
 /// What has to be done after an event.
 #[derive(Debug, Default, PartialEq, Eq)]
 #[must_use = "a step that nobody takes is an attempt that never starts or a status that nobody hears of"]

@@ -21,6 +21,7 @@ use crate::{
     classify::Classifier,
     machine::Outlook,
     sync::{Handle as Runtime, timeout, watch},
+    telemetry::REFRESH,
 };
 
 pub(crate) mod clock;
@@ -30,6 +31,7 @@ mod driver;
 #[cfg(steadfast_loom)]
 mod interleavings;
 pub(crate) mod rejection;
+mod report;
 mod shared;
 mod view;
 mod waiting;
@@ -115,7 +117,11 @@ impl MonitoredTokenSource {
     /// As [`token`](Self::token), with [`AuthError::StillRefreshing`] while an attempt is in flight.
     pub fn try_token(&self) -> Result<AccessToken, AuthError> {
         let shared = &self.handle.shared;
-        self.servable().ok_or_else(|| shared.view().refusal(shared.clock.now()))
+        self.servable().ok_or_else(|| {
+            let error = shared.view().refusal(shared.clock.now());
+            shared.meters.failed_fast(error.name());
+            error
+        })
     }
 
     /// A token newer than the one named, for a request that was refused with that one.
@@ -159,19 +165,32 @@ impl MonitoredTokenSource {
             outlook: view.outlook,
         };
         match decide(Answer::refusal(), challenge, generation, &position) {
-            Action::Answer(answer) => answer,
+            Action::Answer(answer) => {
+                shared.meters.rejected(answer.name());
+                answer
+            }
             Action::OutOfBudget => {
                 tracing::debug!(
-                    target: "steadfast::refresh",
-                    workload = %shared.name,
+                    target: REFRESH,
+                    workload = &*shared.name,
                     generation = generation.get(),
                     "a rejection was passed through: the budget of forced refreshes is spent"
                 );
+                shared.meters.rejected("out_of_budget");
                 Rejection::PassThrough
             }
             Action::Mark { objection, withdraw, claims, answer } => {
                 let wants_claims = claims.is_some();
+                shared.meters.rejected(answer.name());
                 if wants_claims || token.is_some_and(|token| !token.is_refused_already(withdraw)) {
+                    tracing::debug!(
+                        target: REFRESH,
+                        workload = &*shared.name,
+                        generation = generation.get(),
+                        objection = objection.name(),
+                        rejection = answer.name(),
+                        "a token was refused"
+                    );
                     let mark = || token.is_some_and(|token| token.refuse(withdraw)) || wants_claims;
                     shared.hear(mark, Word::Rejected { generation, objection, claims });
                 }
@@ -286,8 +305,12 @@ impl MonitoredTokenSource {
     }
 }
 
-/// What a registry needs.
+/// What a layer and a registry need.
 impl MonitoredTokenSource {
+    pub(crate) fn name(&self) -> &str {
+        &self.handle.shared.name
+    }
+
     /// Ends the monitor if this is its last handle and no attempt is in flight.
     pub(crate) fn retire(&self) -> bool {
         !self.is_in_use() && self.handle.shared.stop_at_rest(StopReason::Idle)
@@ -358,6 +381,19 @@ pub enum Rejection {
     /// No new token helps, but the host may: the user must sign in more strongly (RFC 9470), or a proof was wrong
     /// (RFC 9449).
     HandToHost,
+}
+
+impl Rejection {
+    /// One word, for logs and metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Superseded => "superseded",
+            Self::Refreshing => "refreshing",
+            Self::Settling(_) => "settling",
+            Self::PassThrough => "pass_through",
+            Self::HandToHost => "hand_to_host",
+        }
+    }
 }
 
 /// See [`MonitoredTokenSource::downgrade`].

@@ -65,8 +65,11 @@ use self::{
     trouble::{Trouble, What},
 };
 use crate::{
-    BoxError, Delivery, IssueError, IssueRequest, IssuedToken, PolicyError, TokenSource, failure::chain,
-    monitor::clock::Clock, schedule::Jitter,
+    BoxError, Delivery, IssueError, IssueRequest, IssuedToken, PolicyError, TokenSource,
+    failure::chain,
+    monitor::clock::Clock,
+    schedule::Jitter,
+    telemetry::{self, PROVIDER, seconds},
 };
 
 /// What the sources of one identity provider have in common. See the [module's documentation](self).
@@ -101,13 +104,15 @@ impl IdentityProvider {
     /// [`PolicyError`] for a policy that cannot work.
     pub fn new(name: impl Into<Box<str>>, policy: ProviderPolicy) -> Result<Self, PolicyError> {
         policy.validate()?;
+        let name = name.into();
+        telemetry::provider_moved(&name, None, Some(ProviderState::Healthy.name()));
         let gate = Gate {
             breaker: Breaker::new(policy.clone()),
             jitter: Jitter::seeded(policy.jitter_seed.unwrap_or_else(|| fastrand::u64(..))),
             permits: policy.max_in_flight,
         };
         Ok(Self(Arc::new(Provider {
-            name: name.into(),
+            name,
             clock: Clock::system(),
             sources: AtomicU64::new(0),
             permits: Semaphore::new(policy.max_in_flight),
@@ -199,6 +204,17 @@ pub enum ProviderState {
     Recovering,
 }
 
+impl ProviderState {
+    /// One word, for metrics.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Down => "down",
+            Self::Recovering => "recovering",
+        }
+    }
+}
+
 /// What can be read off a provider at any time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -258,6 +274,12 @@ impl<S: TokenSource> TokenSource for Guarded<S> {
     }
 }
 
+impl Drop for Provider {
+    fn drop(&mut self) {
+        telemetry::provider_moved(&self.name, Some(self.state.borrow().name()), None);
+    }
+}
+
 impl Provider {
     fn gate(&self) -> MutexGuard<'_, Gate> {
         // Nothing that can panic runs under this lock.
@@ -288,22 +310,22 @@ impl Provider {
         };
         let probe_in = gate.breaker.next_probe(now);
         // Under the lock, so that the last state sent is the last one there was.
-        self.state.send_replace(state);
+        let before = self.state.send_replace(state);
         drop(gate);
         let provider = &*self.name;
         match state {
-            ProviderState::Down => tracing::warn!(
-                target: TARGET, provider, probe_in = ?probe_in.unwrap_or_default(),
-                "the identity provider is down: one source at a time probes it"
-            ),
-            ProviderState::Recovering => {
-                tracing::info!(target: TARGET, provider, "the identity provider answers again: its load comes back step by step");
+            ProviderState::Down => {
+                let next_attempt = probe_in.map(seconds);
+                tracing::warn!(target: PROVIDER, provider, next_attempt, "the identity provider is down: one source at a time probes it");
             }
-            ProviderState::Healthy => tracing::info!(target: TARGET, provider, "the identity provider has recovered"),
+            ProviderState::Recovering => {
+                tracing::info!(target: PROVIDER, provider, "the identity provider answers again: its load comes back step by step");
+            }
+            ProviderState::Healthy => tracing::info!(target: PROVIDER, provider, "the identity provider has recovered"),
         }
+        telemetry::provider_moved(provider, Some(before.name()), Some(state.name()));
     }
 }
 
-const TARGET: &str = "steadfast::provider";
 /// So that our own limit ends an exchange, and not the monitor's, which would take it for no word about the provider.
 const SLACK: Duration = Duration::from_secs(1);

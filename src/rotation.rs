@@ -111,6 +111,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::task::JoinError;
+use tracing::Instrument;
 
 mod grant;
 pub use grant::Grant;
@@ -351,7 +352,7 @@ impl Login {
 async fn in_a_task_of_its_own<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, JoinError> {
-    match tokio::spawn(work).await {
+    match tokio::spawn(work.in_current_span()).await {
         Ok(outcome) => Ok(outcome),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

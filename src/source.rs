@@ -168,16 +168,23 @@ pub enum IssueReason {
     Probe,
 }
 
-impl fmt::Display for IssueReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl IssueReason {
+    /// One word, for logs and metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
             Self::Initial => "initial",
             Self::Ahead => "ahead",
             Self::Expired => "expired",
             Self::Rejected => "rejected",
             Self::Nudged => "nudged",
             Self::Probe => "probe",
-        })
+        }
+    }
+}
+
+impl fmt::Display for IssueReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

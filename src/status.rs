@@ -10,7 +10,10 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::{BoxError, OAuthCode};
+use crate::{
+    BoxError, OAuthCode,
+    telemetry::{STATUS, seconds},
+};
 
 mod snapshot;
 pub use snapshot::Snapshot;
@@ -142,6 +145,19 @@ pub enum StopReason {
     DriverDropped,
 }
 
+impl StopReason {
+    /// One word, for metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::ShutDown => "shut_down",
+            Self::HandlesDropped => "handles_dropped",
+            Self::Idle => "idle",
+            Self::DriverPanicked => "driver_panicked",
+            Self::DriverDropped => "driver_dropped",
+        }
+    }
+}
+
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -210,6 +226,11 @@ impl StatusEvent {
             remediation: None,
         }
     }
+
+    /// How long after the event the next attempt was due.
+    fn next_attempt_in(&self) -> Option<Duration> {
+        Some(self.next_attempt?.duration_since(self.at).unwrap_or_default())
+    }
 }
 
 impl fmt::Display for StatusEvent {
@@ -253,8 +274,10 @@ pub trait StatusSink: Send + Sync + 'static {
 
 /// The default sink: each event is one `tracing` line with the target `steadfast::status`.
 ///
-/// `Unauthenticated`, and a stop because the monitor panicked, are logged at `ERROR`; `AuthRetrying`, and `Running` without a
-/// token to serve, at `WARN`; the rest at `INFO`.
+/// `Unauthenticated`, and a stop because the monitor panicked, are logged at `ERROR`; `AuthRetrying`, `Running` without a token
+/// to serve, and a refresh token that is held in memory only, at `WARN`; the rest at `INFO`, and so is what changes nothing but
+/// whether a token is served while the resource server refuses them all. The line is in the table of
+/// [`telemetry`](crate::telemetry).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TracingSink;
 
@@ -264,18 +287,19 @@ impl StatusSink for TracingSink {
         macro_rules! log {
             ($level:expr) => {
                 tracing::event!(
-                    target: "steadfast::status",
+                    target: STATUS,
                     $level,
                     workload = event.name,
-                    sequence = event.sequence,
                     from = event.from.name(),
                     to = event.to.name(),
                     serving = event.serving,
+                    reason = event.reason,
+                    next_attempt = event.next_attempt_in().map(seconds),
+                    remediation = event.remediation,
                     unsaved = event.unsaved,
                     restart_helps = event.restart_helps,
-                    remediation = event.remediation,
-                    "{}",
-                    event.reason
+                    sequence = event.sequence,
+                    "the status has changed"
                 )
             };
         }
@@ -283,8 +307,12 @@ impl StatusSink for TracingSink {
             AuthStatus::Unauthenticated(_) | AuthStatus::Stopped(StopReason::DriverPanicked) => {
                 log!(tracing::Level::ERROR)
             }
+            // It was said that the resource server refuses every token: each that comes is served until it does.
+            AuthStatus::AuthRetrying(RetryCause::RejectedByResource) if event.from == event.to => {
+                log!(tracing::Level::INFO)
+            }
             AuthStatus::AuthRetrying(_) => log!(tracing::Level::WARN),
-            AuthStatus::Running if !event.serving => log!(tracing::Level::WARN),
+            AuthStatus::Running if event.unsaved || !event.serving => log!(tracing::Level::WARN),
             AuthStatus::Pending | AuthStatus::Running | AuthStatus::Stopped(_) => log!(tracing::Level::INFO),
         }
         Ok(())

@@ -62,6 +62,8 @@ async fn what_is_known_of_a_token_costs_no_allocation_to_hear_again() {
 
 #[tokio::test(start_paused = true)]
 async fn failing_fast_costs_no_allocation_and_no_call() {
+    #[cfg(feature = "metrics")]
+    let prometheus = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
     let (tokens, calls) = monitor(|_| Err("503".into()));
     let mut statuses = tokens.subscribe();
     let outage = AuthStatus::AuthRetrying(RetryCause::TokenEndpoint);
@@ -76,6 +78,8 @@ async fn failing_fast_costs_no_allocation_and_no_call() {
         }
     });
     assert_eq!(allocations, 0);
+    #[cfg(feature = "metrics")]
+    assert!(prometheus.render().contains(r#"steadfast_fast_fails{workload="default",error_type="retrying"} 2000"#));
     tokio::task::yield_now().await;
     assert_eq!(calls.load(Ordering::Relaxed), before);
 }

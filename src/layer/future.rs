@@ -18,7 +18,11 @@ use super::{
     message::{RequestMessage, ResponseMessage},
     settings::{Destination, Settings},
 };
-use crate::{AccessToken, AuthError, BoxError, Challenge, Generation, Rejection, monitor::rejection::Say};
+use crate::{
+    AccessToken, AuthError, BoxError, Challenge, Generation, Rejection,
+    monitor::rejection::Say,
+    telemetry::{LAYER, seconds},
+};
 
 pin_project! {
     /// The future of [`Auth`](super::Auth): the response, after a replay where one was due.
@@ -144,7 +148,14 @@ where
                             *pause = Some(waiting);
                             return Poll::Pending;
                         }
-                        Poll::Ready(ControlFlow::Break(result)) => return Poll::Ready(result),
+                        Poll::Ready(ControlFlow::Break(result)) => {
+                            if let Err(LayerError::Auth(error)) = &result {
+                                let workload = this.exchange.settings.tokens.name();
+                                let (error, retry_after) = (error.name(), error.retry_after().map(seconds));
+                                tracing::debug!(target: LAYER, workload, error, retry_after, "a request got no token");
+                            }
+                            return Poll::Ready(result);
+                        }
                         Poll::Ready(ControlFlow::Continue(token)) => {
                             let Pause { service, mut request, until: _ } = *waiting;
                             let copy = this.exchange.attach(&mut request, token);
@@ -249,14 +260,15 @@ impl<P, Spare> Exchange<P, Spare> {
         if let Some(challenge) = challenge {
             response.extensions_mut().insert(challenge);
         }
-        let Some(spare) = self.spare.take() else { return ControlFlow::Break(response) };
-        let Some(token) = self.next_token(rejection, generation) else { return ControlFlow::Break(response) };
-        tracing::debug!(
-            target: "steadfast::layer",
-            generation = generation.get(),
-            ?rejection,
-            "a request was refused and will be sent again"
-        );
+        let spare = self.spare.take();
+        let again = spare.and_then(|spare| Some((spare, self.next_token(rejection, generation)?)));
+        let workload = self.settings.tokens.name();
+        let (rejection, generation) = (rejection.name(), generation.get());
+        let Some((spare, token)) = again else {
+            tracing::debug!(target: LAYER, workload, generation, rejection, "a request was refused");
+            return ControlFlow::Break(response);
+        };
+        tracing::debug!(target: LAYER, workload, generation, rejection, "a request was refused and will be sent again");
         let (request, service) = P::take(spare);
         ControlFlow::Continue(Pause { service, request, until: Until::Token { token, refused: Some(response) } })
     }

@@ -5,10 +5,13 @@ use std::{
     time::Duration,
 };
 
+use tracing::Level;
+
 use crate::{
     AuthStatus, BoxError, StatusEvent, StatusSink,
     schedule::Doubling,
     sync::{Handle, Mutex, MutexGuard, Notify, spawn, timeout},
+    telemetry::{self, STATUS, is_worth_a_warning, seconds},
 };
 
 /// What is to be delivered, and to whom.
@@ -100,9 +103,11 @@ struct AtWork<O: Delivers> {
 
 impl<O: Delivers> AtWork<O> {
     async fn deliver(mut self) {
+        // Of all news, for a sink that takes nothing must not fill the log, however much happens.
+        let mut refusals = 0;
         while let Some(event) = self.take() {
             let event = Arc::<StatusEvent>::from(event);
-            let taken = self.offer(Arc::clone(&event)).await;
+            let taken = self.offer(Arc::clone(&event), &mut refusals).await;
             if !taken && let Some(newer) = &mut self.owner.delivery().slot().next {
                 newer.supersede(&event);
             }
@@ -122,18 +127,19 @@ impl<O: Delivers> AtWork<O> {
 
     /// Offers an event until the sink takes it, newer news replaces it, or, for the last event there will be, three
     /// offers have failed.
-    async fn offer(&self, event: Arc<StatusEvent>) -> bool {
+    async fn offer(&self, event: Arc<StatusEvent>, refusals: &mut u32) -> bool {
         let last_words = matches!(event.to, AuthStatus::Stopped(_));
         let waits = Doubling::new(FIRST_WAIT, LONGEST_WAIT).take(if last_words { 2 } else { usize::MAX });
         for wait in waits.map(Some).chain([None]) {
-            let Err(error) = self.tell(Arc::clone(&event)).await else { return true };
-            tracing::warn!(
-                target: "steadfast::status",
-                workload = event.name,
-                sequence = event.sequence,
-                failure = error.what(),
-                "the status sink did not take an event"
-            );
+            let Err(error) = self.tell(Arc::clone(&event)).await else {
+                if std::mem::take(refusals) > 0 {
+                    let (workload, sequence) = (&*event.name, event.sequence);
+                    tracing::info!(target: STATUS, workload, sequence, "the status sink takes events again");
+                }
+                return true;
+            };
+            *refusals = refusals.saturating_add(1);
+            told_in_vain(&event, &error, *refusals, wait);
             let Some(wait) = wait else { break };
             if self.superseded_within(wait).await {
                 break;
@@ -180,6 +186,30 @@ impl<O: Delivers> Drop for AtWork<O> {
         }
         self.owner.turned().notify_waiters();
     }
+}
+
+fn told_in_vain(event: &StatusEvent, error: &SinkFailure, refusals: u32, wait: Option<Duration>) {
+    macro_rules! log {
+        ($level:expr) => {
+            tracing::event!(
+                target: STATUS,
+                $level,
+                workload = event.name,
+                sequence = event.sequence,
+                failure = error.what(),
+                attempt = refusals,
+                next_attempt = wait.map(seconds),
+                "the status sink did not take an event"
+            )
+        };
+    }
+    // Without a next one, the last event there will be is given up.
+    if is_worth_a_warning(refusals) || wait.is_none() {
+        log!(Level::WARN)
+    } else {
+        log!(Level::DEBUG)
+    }
+    telemetry::sink_failed(&event.name, error.what());
 }
 
 enum SinkFailure {

@@ -13,9 +13,11 @@ use tokio::{
     task::{JoinError, JoinHandle, coop::consume_budget},
     time::{Sleep, sleep_until, timeout},
 };
+use tracing::Instrument;
 
 use super::{
     clock::{Watch, wall_time},
+    report::Report,
     shared::{Inbox, Letters, Shared, Word},
     view::View,
 };
@@ -24,7 +26,7 @@ use crate::{
     TokenSource,
     classify::Classifier,
     machine::{Adopted, EXPIRED_ON_ARRIVAL, Event, Machine, Objection, Outlook, Run, Step},
-    schedule::Now,
+    telemetry::REFRESH,
     token::Term,
 };
 
@@ -45,7 +47,11 @@ pub(crate) struct Driver {
     cause: Option<Arc<IssueError>>,
     unsaved: bool,
     outcomes: u32,
+    /// Attempts in a row that brought no token.
+    failures: u32,
     epoch: u32,
+    /// It is logged that tokens come with a lifetime that is none.
+    odd_lifetimes: bool,
     /// News that was not published, for a handle had opened another run by then.
     owed: bool,
     /// None of our code runs, so a panic that drops us is somebody else's.
@@ -54,7 +60,7 @@ pub(crate) struct Driver {
 
 struct Attempt {
     run: Run,
-    sent: Now,
+    report: Report,
     /// The claims it was told of.
     asked: Option<Arc<String>>,
     task: JoinHandle<Outcome>,
@@ -82,7 +88,9 @@ impl Driver {
             cause: None,
             unsaved: false,
             outcomes: 0,
+            failures: 0,
             epoch: 0,
+            odd_lifetimes: false,
             owed: false,
             resting: true,
         })
@@ -179,7 +187,7 @@ impl Driver {
             // An attempt of the old source goes on to its end, unheard: it may be saving a rotated refresh token.
             (self.source, self.epoch, self.attempt) = (source, epoch, None);
             (self.token, self.claims, self.cause) = (None, None, None);
-            self.unsaved = false;
+            (self.unsaved, self.failures) = (false, 0);
             self.step(Event::Reauthenticated { can_refresh });
         }
         self.shared.read();
@@ -204,7 +212,7 @@ impl Driver {
     }
 
     fn landed(&mut self, attempt: Attempt, result: Result<Outcome, JoinError>) {
-        let Attempt { run, sent, asked, task: _ } = attempt;
+        let Attempt { run, report, asked, task: _ } = attempt;
         if self.machine.open_run() != Some(run) {
             return;
         }
@@ -213,8 +221,8 @@ impl Driver {
             Err(IssueError::of_rule(Delivery::Unknown, rule))
         });
         match result.and_then(|issued| self.usable(issued)) {
-            Ok((issued, authorization)) => self.issued(run, sent, asked, issued, authorization),
-            Err(error) => self.failed(run, error),
+            Ok((issued, authorization)) => self.issued(run, report, asked, issued, authorization),
+            Err(error) => self.failed(run, report, error),
         }
     }
 
@@ -233,23 +241,25 @@ impl Driver {
     fn issued(
         &mut self,
         run: Run,
-        sent: Now,
+        report: Report,
         asked: Option<Arc<String>>,
         issued: IssuedToken,
         authorization: HeaderValue,
     ) {
-        if issued.lifetime() == Lifetime::Malformed {
+        let is_odd = issued.lifetime() == Lifetime::Malformed;
+        if is_odd && !self.odd_lifetimes {
             tracing::warn!(
-                target: "steadfast::refresh",
-                workload = %self.shared.name,
-                "the token came with a lifetime that is none; taken as unknown"
+                target: REFRESH,
+                workload = &*self.shared.name,
+                "a token came with a lifetime that is none: taken as unknown"
             );
         }
+        self.odd_lifetimes = is_odd;
+        let (sent, now) = (report.sent, self.shared.clock.now());
         let lifetime = issued.lifetime().counted_from(sent.wall).or(self.shared.policy.assumed_lifetime);
-        let now = self.shared.clock.now();
         let step = self.machine.handle(Event::Issued { run, lifetime, sent }, now);
         let Some(Adopted { generation, ends }) = step.adopted else {
-            return self.noted(IssueError::of_rule(Delivery::Answered, EXPIRED_ON_ARRIVAL), step);
+            return self.noted(report, IssueError::of_rule(Delivery::Answered, EXPIRED_ON_ARRIVAL), step);
         };
         let term = Term {
             generation,
@@ -257,35 +267,25 @@ impl Driver {
             serve_until: ends.and_then(|ends| wall_time(ends.wall())),
             settled_from: now.mono.saturating_add(self.shared.policy.settle),
         };
-        tracing::debug!(
-            target: "steadfast::refresh",
-            workload = %self.shared.name,
-            generation = generation.get(),
-            "a token was issued"
-        );
         self.unsaved = issued.is_unsaved();
-        self.token = Some(AccessToken::new(issued, authorization, term));
-        self.cause = None;
+        let token = AccessToken::new(issued, authorization, term);
+        report.issued(&self.shared, &token, lifetime, self.machine.next_attempt());
+        self.token = Some(token);
+        (self.cause, self.failures) = (None, 0);
         self.outcomes = self.outcomes.wrapping_add(1);
         // Others may have been wanted in the meantime.
         self.claims.take_if(|claims| asked.as_ref() == Some(claims));
         self.carry_out(step);
     }
 
-    fn failed(&mut self, run: Run, error: IssueError) {
+    fn failed(&mut self, run: Run, report: Report, error: IssueError) {
         let step = self.machine.handle(Event::Failed { run, error: &error }, self.shared.clock.now());
-        self.noted(error, step);
+        self.noted(report, error, step);
     }
 
-    fn noted(&mut self, error: IssueError, step: Step) {
-        tracing::debug!(
-            target: "steadfast::refresh",
-            workload = %self.shared.name,
-            rule = error.rule(),
-            verdict = ?error.verdict(),
-            delivery = ?error.delivery(),
-            "an attempt failed"
-        );
+    fn noted(&mut self, report: Report, error: IssueError, step: Step) {
+        report.failed(&self.shared, &error, self.machine.next_attempt());
+        self.failures = self.failures.saturating_add(1);
         self.cause = Some(Arc::new(error));
         self.outcomes = self.outcomes.wrapping_add(1);
         self.carry_out(step);
@@ -320,12 +320,7 @@ impl Driver {
     }
 
     fn start(&mut self, reason: IssueReason, run: Run) {
-        tracing::debug!(
-            target: "steadfast::refresh",
-            workload = %self.shared.name,
-            reason = %reason,
-            "an attempt starts"
-        );
+        let report = Report::beginning(&self.shared, reason, self.failures.saturating_add(1));
         let gate = Arc::clone(&self.shared);
         let mut request = IssueRequest::new(reason)
             .under(Arc::clone(&self.shared.policy))
@@ -335,26 +330,24 @@ impl Driver {
         }
         let (shared, source, classifier) =
             (Arc::clone(&self.shared), Arc::clone(&self.source), self.classifier.clone());
-        self.attempt = Some(Box::new(Attempt {
-            run,
-            sent: self.shared.clock.now(),
-            asked: self.claims.clone(),
-            task: tokio::spawn(async move {
-                if !shared.may_start(run) {
-                    return Err(IssueError::cancelled());
-                }
-                let limit = shared.policy.attempt_timeout.saturating_add(source.extra_time());
-                match timeout(limit, source.issue(&request)).await {
-                    Ok(result) => result.map_err(|error| {
-                        IssueError::from_source(error, |foreign| {
-                            let classified = classifier.classify(foreign);
-                            (classified.rule(), classified.retry_after())
-                        })
-                    }),
-                    Err(_) => Err(IssueError::of_rule(Delivery::Unknown, "attempt-timeout")),
-                }
-            }),
-        }));
+        let span = report.span.clone();
+        let attempt = async move {
+            if !shared.may_start(run) {
+                return Err(IssueError::cancelled());
+            }
+            let limit = shared.policy.attempt_timeout.saturating_add(source.extra_time());
+            match timeout(limit, source.issue(&request)).await {
+                Ok(result) => result.map_err(|error| {
+                    IssueError::from_source(error, |foreign| {
+                        let classified = classifier.classify(foreign);
+                        (classified.rule(), classified.retry_after())
+                    })
+                }),
+                Err(_) => Err(IssueError::of_rule(Delivery::Unknown, "attempt-timeout")),
+            }
+        };
+        let task = tokio::spawn(attempt.instrument(span));
+        self.attempt = Some(Box::new(Attempt { run, report, asked: self.claims.clone(), task }));
     }
 
     /// The attempt in flight may carry a rotated refresh token: it is not cut off. Its own time limit ends it.

@@ -16,12 +16,14 @@ use crate::{
     machine::{Objection, Outlook, Run},
     schedule::Budget,
     sync::{ArcSwap, AtomicU8, AtomicU32, Guard, Handle, Mutex, MutexGuard, Notify, OnceLock, watch},
+    telemetry::{self, Meters, Standing},
 };
 
 pub(crate) struct Shared {
     pub(crate) name: Box<str>,
     pub(crate) policy: Arc<RefreshPolicy>,
     pub(crate) clock: Clock,
+    pub(crate) meters: Meters,
     /// Wakes whoever waits for a token, for the end, or for news to deliver.
     pub(crate) turned: Notify,
     view: ArcSwap<View>,
@@ -117,10 +119,13 @@ impl Shared {
             cause: None,
             unsaved: false,
         };
+        let meters = Meters::of(&name);
+        telemetry::moved(&name, None, view.standing());
         Self {
             name,
             policy,
             clock,
+            meters,
             turned: Notify::new(),
             view: ArcSwap::from_pointee(view),
             inbox: Mutex::default(),
@@ -174,6 +179,7 @@ impl Shared {
         }
         inbox.epoch = inbox.epoch.wrapping_add(1);
         self.gate.store(CLOSED, Ordering::Release);
+        let old = self.view.load_full();
         let view = View {
             token: None,
             status: AuthStatus::Pending,
@@ -182,15 +188,16 @@ impl Shared {
             forced: Budget::default(),
             can_refresh,
             cause: None,
-            ..View::clone(&self.view())
+            ..View::clone(&old)
         };
-        self.show(view, &inbox);
+        let moved = self.show(&old, view, &inbox);
         let newest = Box::new(Arc::clone(&source));
         let unused = (inbox.newest.replace(newest), inbox.letters().reauthenticated.replace(source));
         let driver = inbox.ring();
         drop(inbox);
         drop(unused);
         wake(driver);
+        self.count(moved);
         Ok(())
     }
 
@@ -218,9 +225,9 @@ impl Shared {
         self.gate.store(CLOSED, Ordering::Release);
         let status = AuthStatus::Stopped(reason);
         let news = self.news(status.clone(), false, status.to_string(), None);
-        let view =
-            View { token: None, status, outlook: Outlook::Closed, next_attempt: None, ..View::clone(&self.view()) };
-        self.show(view, &inbox);
+        let old = self.view.load_full();
+        let view = View { token: None, status, outlook: Outlook::Closed, next_attempt: None, ..View::clone(&old) };
+        let moved = self.show(&old, view, &inbox);
         self.tell(news);
         let newest = if reason == StopReason::Idle { None } else { inbox.newest.take() };
         let unused = (newest, inbox.letters.take());
@@ -229,6 +236,8 @@ impl Shared {
         drop(unused);
         self.turned.notify_waiters();
         wake(driver);
+        self.count(moved);
+        telemetry::stopped(&self.name, reason.name());
     }
 
     /// The source that the monitor has, or had when it was parked, if that is not the one that it began with, which stands
@@ -289,7 +298,8 @@ impl Shared {
     }
 
     /// Before anybody is woken: whoever hears of the news and then asks the handle must not find it older.
-    fn show(&self, view: View, _locked: &Inbox) {
+    fn show(&self, old: &View, view: View, _locked: &Inbox) -> Moved {
+        let moved = Moved { from: old.standing(), to: view.standing() };
         let view = Arc::new(view);
         self.view.store(Arc::clone(&view));
         if let Some(watch) = self.watch.get() {
@@ -299,6 +309,11 @@ impl Shared {
                 modified
             });
         }
+        moved
+    }
+
+    fn count(&self, moved: Moved) {
+        telemetry::moved(&self.name, moved.from, moved.to);
     }
 
     fn news(&self, to: AuthStatus, serving: bool, reason: String, next_attempt: Option<Duration>) -> StatusEvent {
@@ -400,18 +415,26 @@ impl Shared {
             news
         });
         let turned = news.is_some() || view.turns(&old);
-        if !view.is_same(&old) {
-            self.show(view, &inbox);
-        }
+        let moved = (!view.is_same(&old)).then(|| self.show(&old, view, &inbox));
         if let Some(news) = news {
             self.tell(news);
         }
         drop(inbox);
+        if let Some(moved) = moved {
+            self.count(moved);
+        }
         if turned {
             self.turned.notify_waiters();
         }
         true
     }
+}
+
+/// What has become of a source, to be counted once the lock is free again.
+#[must_use = "the metrics are wrong from here on"]
+struct Moved {
+    from: Option<Standing>,
+    to: Option<Standing>,
 }
 
 fn wake(driver: Option<Waker>) {

@@ -6,10 +6,11 @@ use std::{
 };
 
 use crate::{
-    AccessToken, AuthError, AuthStatus, Generation, IssueError, UnauthenticatedReason,
+    AccessToken, AuthError, AuthStatus, Generation, IssueError, OAuthCode, UnauthenticatedReason,
     error::Failure,
     machine::Outlook,
     schedule::{Budget, Deadline, Now},
+    telemetry::Standing,
 };
 #[cfg(feature = "oauth2")]
 use crate::{failure::chain, oauth::TokenEndpointError};
@@ -52,6 +53,12 @@ impl View {
                 AuthError::Retrying(failure)
             }
         }
+    }
+
+    /// As what the source counts; a stopped one counts no more.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        let standing = Standing { status: self.status.name(), serving: self.token.is_some(), unsaved: self.unsaved };
+        (!matches!(self.status, AuthStatus::Stopped(_))).then_some(standing)
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
@@ -138,14 +145,29 @@ impl View {
     }
 }
 
+/// What is known of the token endpoint's answer.
+#[derive(Default)]
+pub(super) struct Facts<'a> {
+    pub(super) status: Option<u16>,
+    pub(super) code: Option<&'a OAuthCode>,
+    token_host: Option<&'a str>,
+}
+
+pub(super) fn facts(cause: &IssueError) -> Facts<'_> {
+    let facts = Facts { code: cause.verdict().code(), ..Facts::default() };
+    #[cfg(feature = "oauth2")]
+    if let Some(told) = chain(cause).find_map(|cause| cause.downcast_ref::<TokenEndpointError>()) {
+        let status = told.status().map(|status| status.as_u16());
+        return Facts { status, code: told.code().or(facts.code), token_host: Some(told.token_host()) };
+    }
+    facts
+}
+
 /// Which rule spoke, and about which answer: enough to look in the right place at night.
 fn told(cause: &IssueError) -> String {
-    #[cfg(feature = "oauth2")]
-    if let Some(facts) = chain(cause).find_map(|cause| cause.downcast_ref::<TokenEndpointError>()) {
-        let answer = facts.status().map(|status| format!("{} ", status.as_u16())).unwrap_or_default();
-        return format!("{}, {answer}from {}", cause.rule(), facts.token_host());
-    }
-    cause.rule().to_owned()
+    let Facts { status, token_host, code: _ } = facts(cause);
+    let answer = status.map(|status| format!("{status} ")).unwrap_or_default();
+    token_host.map_or_else(|| cause.rule().to_owned(), |host| format!("{}, {answer}from {host}", cause.rule()))
 }
 
 /// Rounded up, for a caller that comes back too early has come for nothing.

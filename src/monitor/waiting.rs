@@ -13,6 +13,7 @@ use crate::{
     error::Failure,
     machine::Outlook,
     sync::{Handle, timeout},
+    telemetry,
 };
 
 /// What [`token`](crate::MonitoredTokenSource::token) returns, to be awaited.
@@ -41,7 +42,7 @@ impl<'a> TokenFuture<'a> {
             return waiting.as_mut().poll(context);
         }
         match shared.answer(after, None) {
-            Some(answer) => Poll::Ready(answer),
+            Some(answer) => Poll::Ready(answer.inspect_err(|error| shared.meters.failed_fast(error.name()))),
             None => self.waiting.insert(Box::pin(shared.wait(after))).as_mut().poll(context),
         }
     }
@@ -79,9 +80,16 @@ impl Shared {
         let patience = match Handle::try_current() {
             Ok(_) => self.policy.caller_wait,
             // Nobody can wait here: there is no timer.
-            Err(_) => return Err(self.out_of_patience()),
+            Err(_) => {
+                let error = self.out_of_patience();
+                self.meters.failed_fast(error.name());
+                return Err(error);
+            }
         };
-        timeout(patience, self.outcome(after)).await.unwrap_or_else(|_| Err(self.out_of_patience()))
+        let waiting = self.meters.waiting();
+        let outcome = timeout(patience, self.outcome(after)).await.unwrap_or_else(|_| Err(self.out_of_patience()));
+        drop(waiting);
+        outcome.inspect_err(|error| telemetry::failed_after_a_wait(&self.name, error.name()))
     }
 
     async fn outcome(&self, after: Option<Generation>) -> Result<AccessToken, AuthError> {

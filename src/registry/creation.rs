@@ -74,11 +74,11 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Registry<K> {
                 }
                 let entry = Entry::new(Slot::Creating(awaited.clone()), now);
                 begun(match std::mem::replace(place.get_mut(), entry).slot {
-                    Slot::Live { tokens, source } => {
+                    Slot::Live { tokens, source, .. } => {
                         self.live.fetch_sub(1, Ordering::Relaxed);
                         From::Ended { tokens, source }
                     }
-                    Slot::Parked { source, status } => From::Parked { source, status },
+                    Slot::Parked { source, status, .. } => From::Parked { source, status },
                     Slot::Creating(_) | Slot::Parking(_) | Slot::Leaving(_) => From::Nothing,
                 })
             }
@@ -169,7 +169,7 @@ impl<K: Hash + Eq> Creation<K> {
             let mut shard = registry.shards.of(&self.key).write();
             match shard.get_mut(&self.key) {
                 Some(entry) => {
-                    entry.slot = Slot::Live { tokens: tokens.clone(), source };
+                    entry.slot = Slot::live(tokens.clone(), source);
                     registry.live.fetch_add(1, Ordering::Relaxed);
                     None
                 }
@@ -197,7 +197,7 @@ impl<K: Hash + Eq> Creation<K> {
         let slot = match std::mem::replace(&mut self.from, From::Nothing) {
             From::Nothing => None,
             From::Parked { source, status } => Some(Slot::parked(source, status)),
-            From::Ended { tokens, source } => Some(Slot::Live { tokens, source }),
+            From::Ended { tokens, source } => Some(Slot::live(tokens, source)),
         };
         let mut shard = registry.shards.of(&self.key).write();
         let unused = match (slot, shard.get_mut(&self.key)) {

@@ -38,7 +38,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Registry<K> {
         }
         let (leaving, gone) = watch::channel(None);
         let left = std::mem::replace(&mut place.get_mut().slot, Slot::Leaving(gone.clone()));
-        let Slot::Live { tokens, source } = left else {
+        let Slot::Live { tokens, source, .. } = left else {
             let unused = (place.remove(), left);
             drop(shard);
             drop(unused);
@@ -66,12 +66,12 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Registry<K> {
             let mut dropped = Vec::new();
             for (_, entry) in shard.write().drain() {
                 match entry.slot {
-                    Slot::Live { tokens, source } => {
+                    Slot::Live { tokens, source, .. } => {
                         dropped.push(source);
                         let limit = tokens.begin_shutdown();
                         endings.push(Ending::Monitor(tokens, limit));
                     }
-                    Slot::Parked { source, status: _ } => dropped.push(source),
+                    Slot::Parked { source, .. } => dropped.push(source),
                     Slot::Creating(outcome) | Slot::Parking(outcome) | Slot::Leaving(outcome) => {
                         endings.push(Ending::Task(outcome))
                     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::Outcome;
-use crate::{AuthStatus, MonitoredTokenSource, StopReason, TokenSource};
+use crate::{AuthStatus, MonitoredTokenSource, StopReason, TokenSource, telemetry::Seat};
 
 pub(super) struct Shards<K> {
     shards: Box<[Shard<K>; SHARDS]>,
@@ -55,11 +55,13 @@ pub(super) enum Slot {
     Live {
         tokens: MonitoredTokenSource,
         source: Arc<dyn TokenSource>,
+        _seat: Seat<true>,
     },
     /// No monitor; the source, with what only it has, is kept.
     Parked {
         source: Arc<dyn TokenSource>,
         status: AuthStatus,
+        _seat: Seat<false>,
     },
     Creating(Outcome),
     /// Its monitor is ending, and will then be parked.
@@ -111,6 +113,10 @@ impl Entry {
 }
 
 impl Slot {
+    pub(super) fn live(tokens: MonitoredTokenSource, source: Arc<dyn TokenSource>) -> Self {
+        Self::Live { tokens, source, _seat: Seat::taken() }
+    }
+
     /// A source without a monitor, whose last status was this.
     pub(super) fn parked(source: Arc<dyn TokenSource>, last: AuthStatus) -> Self {
         let status = match last {
@@ -119,7 +125,7 @@ impl Slot {
                 AuthStatus::Stopped(StopReason::Idle)
             }
         };
-        Self::Parked { source, status }
+        Self::Parked { source, status, _seat: Seat::taken() }
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     ending::Departure,
     shards::{Entries, Entry, Shard, Slot},
 };
-use crate::MonitoredTokenSource;
+use crate::{MonitoredTokenSource, telemetry::REGISTRY};
 
 /// The sweeper. Ends with the registry.
 pub(super) async fn keep_sweeping<K>(registry: Weak<Registry<K>>, crowded: Arc<Notify>, period: Duration)
@@ -82,7 +82,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Registry<K> {
         let live = self.live.load(Ordering::Relaxed);
         if live > self.capacity && !self.is_over.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                target: "steadfast::registry",
+                target: REGISTRY,
                 live,
                 capacity = self.capacity,
                 "more monitors are in use than the registry's capacity: it holds them all the same"
@@ -95,7 +95,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Registry<K> {
         let mut shard = self.shards.of(key).write();
         let now = self.clock.mono();
         let entry = shard.get_mut(key).filter(|entry| entry.idle_for(now) >= idle_for)?;
-        let Slot::Live { tokens, source } = &entry.slot else {
+        let Slot::Live { tokens, source, .. } = &entry.slot else {
             return None;
         };
         let status = tokens.status();

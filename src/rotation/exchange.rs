@@ -7,13 +7,14 @@ use tokio::time::{sleep, timeout};
 use super::{
     Login,
     memory::Memory,
-    transaction::{Basis, Next, TARGET, ttl},
+    transaction::{Basis, Next, ttl},
     trouble::{SIGN_IN, Trouble},
 };
 use crate::{
     Delivery, IssueError, IssueRequest, IssuedToken, OAuthCode,
     oauth::Exchanged,
     store::{Content, Lease, StoreError, StoredGrant, StoredToken, Tombstone},
+    telemetry::STORE,
 };
 
 impl Login {
@@ -68,7 +69,7 @@ impl Login {
         loop {
             sleep(ttl / 3).await;
             if let Err(error) = self.timed(self.store.renew(lease, ttl)).await {
-                tracing::warn!(target: TARGET, rule = error.rule(), "the lease could not be renewed during an exchange");
+                tracing::debug!(target: STORE, rule = error.rule(), "the lease could not be renewed during an exchange");
             }
         }
     }
@@ -83,6 +84,7 @@ impl Login {
         request: &IssueRequest,
     ) -> Result<IssuedToken, Trouble> {
         let ours = grant.fingerprint();
+        let is_first = memory.unsaved.is_none();
         memory.owe(from, Content::Grant(grant));
         match self.commit(memory, ttl(request)).await {
             Ok(()) => {
@@ -96,7 +98,11 @@ impl Login {
                 Ok(issued?)
             }
             Err(error) => {
-                tracing::warn!(target: TARGET, rule = error.rule(), "{UNSAVED}");
+                // As long as the store is down, each exchange brings another pair that cannot be saved.
+                match is_first {
+                    true => tracing::warn!(target: STORE, rule = error.rule(), "{UNSAVED}"),
+                    false => tracing::debug!(target: STORE, rule = error.rule(), "{UNSAVED}"),
+                }
                 Ok(issued?.unsaved(true))
             }
         }
@@ -128,7 +134,7 @@ impl Login {
                 return Err(refused.into());
             }
             Err(error) => {
-                tracing::warn!(target: TARGET, rule = error.rule(), "a rejected login could not be marked as such yet");
+                tracing::warn!(target: STORE, rule = error.rule(), "a rejected login could not be marked as such yet");
             }
         }
         Err(error.with_remediation(SIGN_IN).into())

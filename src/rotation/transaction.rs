@@ -10,6 +10,7 @@ use tokio::{
     sync::OwnedMutexGuard,
     time::{sleep, timeout},
 };
+use tracing::Instrument;
 
 use super::{
     Login,
@@ -20,6 +21,7 @@ use crate::{
     Delivery, IssueError, IssueRequest, IssuedToken, OAuthCode, Verdict,
     schedule::{Doubling, Jitter, Validity},
     store::{Content, Revision, StoreError, StoredGrant},
+    telemetry::{self, STORE},
 };
 
 /// What a login is exchanged from: the newest pair, or the grant's own refresh token where there is none.
@@ -43,7 +45,7 @@ impl Login {
             Ok(mut memory) => {
                 let outcome = self.transact(&mut memory, request, patience).await;
                 let (login, ttl) = (Arc::clone(self), ttl(request));
-                let ending = tokio::spawn(async move { login.end(memory, ttl).await });
+                let ending = tokio::spawn(async move { login.end(memory, ttl).await }.in_current_span());
                 // A grant that does without the store does not wait for it: one that hangs takes its time for this as well.
                 if needs_the_store {
                     let _ = ending.await;
@@ -59,7 +61,7 @@ impl Login {
             Err(Trouble::Issue(error)) => Err(error),
             Err(Trouble::Store(error)) if needs_the_store || request.is_cancelled() => Err(failed(error)),
             Err(Trouble::Store(error)) => {
-                tracing::debug!(target: TARGET, rule = error.rule(), "going on without the store");
+                tracing::debug!(target: STORE, rule = error.rule(), "going on without the store");
                 self.exchange(None, request).await.issued
             }
         }
@@ -106,7 +108,7 @@ impl Login {
                     let code = from.grant.refresh_token().and(condemns(&error)).cloned();
                     let Some(code) = code else { return Err(error.into()) };
                     self.condemn(memory, &from, &code, error, request).await?;
-                    tracing::debug!(target: TARGET, "rejected, but somebody has replaced the login: going on with theirs");
+                    tracing::debug!(target: STORE, "rejected, but somebody has replaced the login: going on with theirs");
                 }
                 Err(store) => return Err(store),
             }
@@ -138,6 +140,7 @@ impl Login {
         patience: Duration,
     ) -> Result<Option<IssuedToken>, Trouble> {
         let mut waits = Doubling::new(FIRST_LOOK, LAST_LOOK);
+        let mut is_first = true;
         loop {
             let refused = match self.timed(self.store.lease(ttl(request))).await {
                 Ok(lease) => {
@@ -148,6 +151,9 @@ impl Login {
                 Err(refused) if self.is_store_silent.load(Ordering::Relaxed) => return Err(refused.into()),
                 Err(refused) => refused,
             };
+            if std::mem::take(&mut is_first) {
+                self.lease_refused(&refused);
+            }
             // A store that cannot be written may still be read, and what is wrong with the login may be the true trouble.
             let trouble = match self.look(memory).await {
                 Ok(()) => match self.next(memory, request) {
@@ -169,6 +175,13 @@ impl Login {
         }
     }
 
+    pub(super) fn lease_refused(&self, refused: &StoreError) {
+        tracing::debug!(target: STORE, rule = refused.rule(), "the lease was refused");
+        if let StoreError::Busy = refused {
+            telemetry::store_refused(refused.rule());
+        }
+    }
+
     /// Step two: reads what is stored, and brings the memory up to it.
     pub(super) async fn look(&self, memory: &mut Memory) -> Result<(), StoreError> {
         let stored = self.timed(self.store.load()).await?;
@@ -177,7 +190,7 @@ impl Login {
             Standing::Saved(stored) => memory.settle(stored),
             Standing::Counts(stored) => {
                 if memory.unsaved.is_some() {
-                    tracing::warn!(target: TARGET, "an unsaved refresh token was given up: another login counts by now");
+                    tracing::warn!(target: STORE, "an unsaved refresh token was given up: another login counts by now");
                 }
                 memory.settle(stored);
             }
@@ -224,7 +237,7 @@ impl Login {
 
     pub(super) fn adopted(&self, token: IssuedToken) -> IssuedToken {
         self.counts.adopted.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(target: TARGET, "took up a token from the store");
+        tracing::debug!(target: STORE, "took up a token from the store");
         token
     }
 
@@ -254,7 +267,7 @@ impl Login {
         if let Some(lease) = memory.lease.take()
             && let Err(error) = self.timed(self.store.release(lease)).await
         {
-            tracing::debug!(target: TARGET, rule = error.rule(), "a lease was left to its time limit");
+            tracing::debug!(target: STORE, rule = error.rule(), "a lease was left to its time limit");
         }
     }
 
@@ -262,7 +275,12 @@ impl Login {
     pub(super) async fn timed<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let answer = timeout(STORE_CALL, call).await;
         self.is_store_silent.store(answer.is_err(), Ordering::Relaxed);
-        answer.unwrap_or_else(|_| Err(silent()))
+        answer.unwrap_or_else(|_| Err(silent())).inspect_err(|error| {
+            // Who waits for a lease asks many times; that is one refusal, and counted where the waiting begins.
+            if !matches!(error, StoreError::Busy) {
+                telemetry::store_refused(error.rule());
+            }
+        })
     }
 }
 
@@ -300,7 +318,6 @@ pub(super) fn ttl(request: &IssueRequest) -> Duration {
     request.time_limit().saturating_add(LEASE_MARGIN)
 }
 
-pub(super) const TARGET: &str = "steadfast::rotation";
 pub(super) const LAST_LOOK: Duration = Duration::from_millis(100);
 pub(super) const ROUNDS: u32 = 3;
 const LEASE_MARGIN: Duration = Duration::from_secs(15);

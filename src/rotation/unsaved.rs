@@ -3,16 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
+use tracing::Instrument;
 
 use super::{
     Login,
     memory::{Memory, Standing},
-    transaction::{LAST_LOOK, ROUNDS, TARGET},
+    transaction::{LAST_LOOK, ROUNDS},
 };
 use crate::{
     OAuthCode,
     schedule::Doubling,
     store::{Content, Record, StoreError, StoredGrant, Tombstone},
+    telemetry::STORE,
 };
 
 /// What the host wants to be stored.
@@ -50,7 +52,7 @@ impl Login {
             let record = unsaved.record.clone();
             match self.timed(self.store.commit(lease, &record)).await {
                 Ok(()) => {
-                    tracing::debug!(target: TARGET, revision = record.revision().get(), "saved");
+                    tracing::debug!(target: STORE, revision = record.revision().get(), "the store was written");
                     memory.settle(record);
                     return Ok(());
                 }
@@ -69,7 +71,7 @@ impl Login {
             return;
         }
         let login = Arc::clone(self);
-        memory.saver = Some(tokio::spawn(async move {
+        let saver = async move {
             let mut orphaned = Duration::ZERO;
             for wait in Doubling::new(FIRST_WAIT, LONGEST_WAIT.min(ttl / 3)) {
                 sleep(wait).await;
@@ -80,17 +82,18 @@ impl Login {
                 }
                 orphaned = if Arc::strong_count(&login) == 1 { orphaned.saturating_add(wait) } else { Duration::ZERO };
                 if orphaned > ORPHANED {
-                    tracing::error!(target: TARGET, "a rotated refresh token was never saved: the login is lost");
+                    tracing::error!(target: STORE, "a rotated refresh token was never saved: the login is lost");
                 } else if saved.is_err() {
                     continue;
                 } else {
                     // Whoever read the warning wants to read this, too.
-                    tracing::info!(target: TARGET, "nothing is unsaved any more");
+                    tracing::info!(target: STORE, "nothing is unsaved any more");
                 }
                 memory.saver = None;
                 return;
             }
-        }));
+        };
+        memory.saver = Some(tokio::spawn(saver.in_current_span()));
     }
 
     /// What is unsaved stays so until what is put is stored.
@@ -154,13 +157,19 @@ impl Login {
 
     async fn lease_patiently(&self, memory: &mut Memory) -> Result<(), StoreError> {
         let patience = self.clock.now().mono.saturating_add(self.lease_wait);
+        let mut is_first = true;
         loop {
             match self.timed(self.store.lease(PUT_TTL)).await {
                 Ok(lease) => {
                     memory.lease = Some(lease);
                     return Ok(());
                 }
-                Err(refused) if refused.is_busy() && self.clock.now().mono < patience => sleep(LAST_LOOK).await,
+                Err(refused) if refused.is_busy() && self.clock.now().mono < patience => {
+                    if std::mem::take(&mut is_first) {
+                        self.lease_refused(&refused);
+                    }
+                    sleep(LAST_LOOK).await;
+                }
                 Err(refused) => return Err(refused),
             }
         }
