@@ -351,15 +351,16 @@ async fn a_token_that_has_expired_on_arrival_is_a_failed_attempt() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_whose_time_is_over_is_not_served_however_the_source_says_so() {
+    let clock = TestClock::new();
     for (lifetime, served) in [
         (Lifetime::from(Duration::ZERO), false),
         (Lifetime::Known(Duration::ZERO), false),
         (Lifetime::Until(SystemTime::UNIX_EPOCH), false),
-        (Lifetime::Until(SystemTime::now() + HOUR), true),
+        (Lifetime::Until(clock.wall() + HOUR), true),
         (Lifetime::from_secs(0.0), true),
     ] {
         let source = move || async move { Ok(IssuedToken::bearer("s3cret").expires_in(lifetime)) };
-        let tokens = MonitoredTokenSource::builder(source).spawn().unwrap();
+        let tokens = MonitoredTokenSource::builder(source).clock(&clock).spawn().unwrap();
         match tokens.token().await {
             Ok(_) => assert!(served, "{lifetime:?}"),
             Err(error) => {
