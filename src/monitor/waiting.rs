@@ -86,9 +86,10 @@ impl Shared {
                 return Err(error);
             }
         };
-        let waiting = self.meters.waiting();
-        let outcome = timeout(patience, self.outcome(after)).await.unwrap_or_else(|_| Err(self.out_of_patience()));
-        drop(waiting);
+        let outcome = {
+            let _counted = self.meters.waiting();
+            timeout(patience, self.outcome(after)).await.unwrap_or_else(|_| Err(self.out_of_patience()))
+        };
         outcome.inspect_err(|error| telemetry::failed_after_a_wait(&self.name, error.name()))
     }
 

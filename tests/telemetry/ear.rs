@@ -45,6 +45,9 @@ impl Ear {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| tracing_subscriber::registry().with(Listening).init());
         HEARD.set(Some(Heard::default()));
+        // Before the first source of the process is made, whichever test makes it.
+        #[cfg(feature = "metrics")]
+        crate::metrics::prometheus();
         Self
     }
 
@@ -57,10 +60,13 @@ impl Ear {
         HEARD.with_borrow_mut(|heard| std::mem::take(&mut heard.as_mut().unwrap().spans))
     }
 
-    /// At `WARN` and above: level and target.
-    pub(crate) fn alarms(&self) -> Vec<(Level, String)> {
-        let lines = self.lines().into_iter().filter(|line| line.level <= Level::WARN);
-        lines.map(|line| (line.level, line.target)).collect()
+    /// At `WARN` and above: level and target, and how many.
+    pub(crate) fn alarms(&self) -> BTreeMap<(String, String), usize> {
+        let mut alarms = BTreeMap::new();
+        for line in self.lines().into_iter().filter(|line| line.level <= Level::WARN) {
+            *alarms.entry((line.level.to_string(), line.target)).or_default() += 1;
+        }
+        alarms
     }
 }
 

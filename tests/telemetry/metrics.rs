@@ -340,7 +340,7 @@ fn exported(metric: &Metric) -> String {
 }
 
 /// One recorder for all tests of the process; they tell their metrics apart by the workload.
-fn prometheus() -> PrometheusHandle {
+pub(crate) fn prometheus() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     let install = || {
         let duration = Matcher::Full("steadfast.refresh.duration".to_owned());
