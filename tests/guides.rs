@@ -23,6 +23,16 @@ use steadfast::{
 use tokio::time::{Instant, sleep, timeout};
 
 const GUIDE: &str = include_str!("../src/guide/policy.md");
+const PAGES: [&str; 8] = [
+    include_str!("../README.md"),
+    include_str!("../src/guide/quick_start.md"),
+    include_str!("../src/guide/token_source.md"),
+    include_str!("../src/guide/shared_login.md"),
+    include_str!("../src/guide/readiness.md"),
+    include_str!("../src/guide/testing.md"),
+    include_str!("../src/guide/frameworks.md"),
+    include_str!("../src/guide/embedding.md"),
+];
 
 #[tokio::test(start_paused = true)]
 async fn a_healthy_day_takes_the_calls_that_the_guide_lists() {
@@ -116,6 +126,36 @@ fn every_guide_is_on_the_front_page_and_in_the_readme() {
         assert!(include_str!("../src/lib.rs").contains(&format!("| [`guide::{page}`] |")), "{page}");
         assert!(include_str!("../README.md").contains(&format!("/latest/steadfast/guide/{page}/)")), "{page}");
     }
+}
+
+#[test]
+fn the_versions_that_a_reader_copies_are_those_that_the_crate_is_built_with() {
+    let (_, manifest) = include_str!("../Cargo.toml").split_once("\n[dependencies]\n").unwrap();
+    let mut count = 0;
+    for page in PAGES {
+        let blocks = page.split("\n```toml\n").skip(1).map(|rest| rest.split_once("\n```").unwrap().0);
+        for line in blocks.flat_map(str::lines).filter(|line| line.contains(" = \"")) {
+            let name = line.split_once(" = ").unwrap().0;
+            let ours = manifest.lines().filter(|line| !line.contains("path = ")).find_map(|line| version(line, name));
+            let ours = if name == "steadfast" { Some(env!("CARGO_PKG_VERSION")) } else { ours };
+            let wanted = version(line, name).unwrap();
+            assert_eq!(compatible(wanted), compatible(ours.unwrap_or_else(|| panic!("no {name}"))), "{line}");
+            count += 1;
+        }
+    }
+    assert!(count > 30, "{count} lines");
+}
+
+/// In a line of a manifest.
+fn version<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let value = line.strip_prefix(name)?.strip_prefix(" = ")?;
+    value.split_once("version = ").map_or(value, |(_, rest)| rest).split('"').nth(1)
+}
+
+/// What has to be the same for two versions to go together.
+fn compatible(version: &str) -> Vec<&str> {
+    let parts = version.split('.');
+    parts.take(if version.starts_with("0.") { 2 } else { 1 }).collect()
 }
 
 /// The figures in the row of the guide that begins so.
