@@ -6,11 +6,11 @@ use std::{
     pin::Pin,
     sync::{Arc, LazyLock, Weak},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use self::{
-    clock::Clock,
+    clock::{Clock, wall_time},
     delivery::Delivery,
     rejection::{Action, Answer, Held, Position, decide},
     shared::{Shared, Word},
@@ -261,6 +261,7 @@ impl MonitoredTokenSource {
         Snapshot {
             name: shared.name.to_string(),
             status: view.status.clone(),
+            since: wall_time(Duration::from_secs(view.since.into())).unwrap_or(SystemTime::UNIX_EPOCH),
             serving: token.is_some(),
             generation: token.map(AccessToken::generation),
             expires_at: token.and_then(AccessToken::expires_at),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use steadfast::{
     AuthStatus, BoxError, IssueError, IssuedToken, MonitoredTokenSource, OAuthCode, RetryCause, Snapshot, StopReason,
-    UnauthenticatedReason,
+    UnauthenticatedReason, testing::TestClock,
 };
 
 #[test]
@@ -74,6 +74,7 @@ fn what_is_no_snapshot_is_an_error_that_says_why() {
         ("reason", json!("idle"), "does not belong to this status"),
         ("generation", json!(0), "nonzero"),
         ("expires_at", json!("tomorrow"), "expires_at"),
+        ("since", json!("long ago"), "since is no time"),
         ("next_attempt_in_seconds", json!(-1.0), "number of seconds"),
     ] {
         let mut document = serving();
@@ -91,9 +92,13 @@ fn what_is_no_snapshot_is_an_error_that_says_why() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handle_tells_all_that_a_status_page_needs() {
-    let tokens = MonitoredTokenSource::builder(an_hour_and_then_nothing()).name("github").spawn().unwrap();
+    let clock = TestClock::new();
+    let began = clock.wall();
+    let builder = MonitoredTokenSource::builder(an_hour_and_then_nothing()).name("github").clock(&clock).jitter_seed(7);
+    let tokens = builder.spawn().unwrap();
     tokens.token().await.unwrap();
     let running = tokens.snapshot();
+    assert_eq!(running.since, began);
     let written = serde_json::to_value(&running).unwrap();
     assert_eq!(written["version"], 1);
     assert_eq!(
@@ -113,44 +118,49 @@ async fn a_handle_tells_all_that_a_status_page_needs() {
         (&retrying["serving"], &retrying["generation"], &retrying["expires_at"]),
         (&json!(false), &Value::Null, &Value::Null)
     );
+    let since = tokens.snapshot().since;
+    assert!(since > began + Duration::from_secs(2_700) && since < clock.wall() - Duration::from_secs(60));
     assert!(retrying["last_failure"].as_str().unwrap().contains("the attempt to obtain a token failed"));
 }
 
 #[test]
 fn one_line_says_what_is_wrong_and_what_is_to_be_done() {
     for (change, line) in [
-        (json!({}), "github: running; serving; next attempt in 40s; nothing to do"),
-        (json!({ "attempt_in_flight": true }), "github: running; serving; an attempt is under way; nothing to do"),
+        (json!({}), "github: running; since 2026-01-31T09:00:00Z; serving; next attempt in 40s; nothing to do"),
+        (
+            json!({ "attempt_in_flight": true }),
+            "github: running; since 2026-01-31T09:00:00Z; serving; an attempt is under way; nothing to do",
+        ),
         (
             json!({ "status": "auth_retrying", "reason": "token_endpoint", "serving": false }),
-            "github: auth retrying: the token endpoint does not give tokens; not serving; next attempt in 40s; nothing to do",
+            "github: auth retrying: the token endpoint does not give tokens; since 2026-01-31T09:00:00Z; not serving; next attempt in 40s; nothing to do",
         ),
         (
             json!({ "status": "unauthenticated", "reason": "rejected", "oauth_error": "invalid_grant",
                 "next_attempt_in_seconds": null, "remediation": "sign in again" }),
-            "github: unauthenticated: the authorization server rejected the grant (invalid_grant); serving; to do: sign in again",
+            "github: unauthenticated: the authorization server rejected the grant (invalid_grant); since 2026-01-31T09:00:00Z; serving; to do: sign in again",
         ),
         (
             json!({ "status": "unauthenticated", "reason": "ceiling_exceeded", "ceiling_seconds": 86_400.0, "serving": false,
                 "next_attempt_in_seconds": null }),
-            "github: unauthenticated: no token for longer than the ceiling of 1day; not serving; \
+            "github: unauthenticated: no token for longer than the ceiling of 1day; since 2026-01-31T09:00:00Z; not serving; \
              to do: give it new credentials, or nudge it",
         ),
         (
             json!({ "status": "stopped", "reason": "idle", "serving": false, "next_attempt_in_seconds": null }),
-            "github: stopped: parked, for nobody was using it; not serving; nothing to do: it begins anew when it is wanted",
+            "github: stopped: parked, for nobody was using it; since 2026-01-31T09:00:00Z; not serving; nothing to do: it begins anew when it is wanted",
         ),
         (
             json!({ "status": "stopped", "reason": "driver_panicked", "serving": false, "next_attempt_in_seconds": null }),
-            "github: stopped: the monitor panicked; not serving; to do: restart, and report it",
+            "github: stopped: the monitor panicked; since 2026-01-31T09:00:00Z; not serving; to do: restart, and report it",
         ),
         (
             json!({ "status": "stopped", "reason": "shut_down", "serving": false, "next_attempt_in_seconds": null }),
-            "github: stopped: shut down; not serving; to do: build a new one where it is wanted still",
+            "github: stopped: shut down; since 2026-01-31T09:00:00Z; not serving; to do: build a new one where it is wanted still",
         ),
         (
             json!({ "unsaved": true }),
-            "github: running; serving; next attempt in 40s; a restart may lose the login; nothing to do",
+            "github: running; since 2026-01-31T09:00:00Z; serving; next attempt in 40s; a restart may lose the login; nothing to do",
         ),
     ] {
         let mut document = serving();
@@ -167,6 +177,7 @@ fn serving() -> Value {
         "reason": null,
         "oauth_error": null,
         "ceiling_seconds": null,
+        "since": "2026-01-31T09:00:00Z",
         "serving": true,
         "generation": 7,
         "expires_at": "2026-01-31T12:00:00Z",

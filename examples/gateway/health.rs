@@ -56,19 +56,11 @@ pub(crate) fn readyz(tokens: &MonitoredTokenSource, history: &History) -> Respon
 /// All there is to know, as one line of JSON. None of it is a secret.
 pub(crate) fn status(tokens: &MonitoredTokenSource, history: &History) -> Response {
     let snapshot = tokens.snapshot();
+    let history = history.newest_first();
     let body = json!({
-        "name": snapshot.name,
-        "status": snapshot.status.name(),
-        "in_words": InWords::of(&snapshot, &history.newest_first(), SystemTime::now()).to_string(),
-        "detail": snapshot.status.to_string(),
-        "serving": snapshot.serving,
-        "generation": snapshot.generation.map(|generation| generation.get()),
-        "expires_at": snapshot.expires_at.map(timestamp),
-        "attempt_in_flight": snapshot.attempt_in_flight,
-        "next_attempt_in_seconds": snapshot.next_attempt_in.map(|wait| wait.as_secs()),
-        "last_failure": snapshot.last_failure,
-        "remediation": snapshot.remediation,
-        "transitions": history.newest_first().iter().map(transition).collect::<Vec<_>>(),
+        "in_words": InWords::of(&snapshot, &history, SystemTime::now()).to_string(),
+        "snapshot": snapshot,
+        "transitions": history.iter().map(transition).collect::<Vec<_>>(),
     });
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     // With the line break that a terminal wants.

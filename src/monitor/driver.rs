@@ -46,7 +46,7 @@ pub(crate) struct Driver {
     claims: Option<Arc<String>>,
     cause: Option<Arc<IssueError>>,
     unsaved: bool,
-    outcomes: u32,
+    outcomes: u16,
     /// Attempts in a row that brought no token.
     failures: u32,
     epoch: u32,
@@ -308,6 +308,7 @@ impl Driver {
             forced: self.machine.forced_budget(),
             can_refresh: self.source.can_refresh(),
             outcomes: self.outcomes,
+            since: 0,
             cause: self.cause.clone(),
             unsaved: self.unsaved,
         };

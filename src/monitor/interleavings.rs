@@ -620,13 +620,14 @@ fn pending() -> View {
         forced: Budget::default(),
         can_refresh: true,
         outcomes: 0,
+        since: 0,
         cause: None,
         unsaved: false,
     }
 }
 
 fn running(generation: Generation) -> View {
-    let outcomes = u32::try_from(generation.get()).unwrap();
+    let outcomes = u16::try_from(generation.get()).unwrap();
     let status = AuthStatus::Running;
     let outlook = Outlook::From(never());
     View { token: Some(token(generation)), status, outlook, latest: Some(generation), outcomes, ..pending() }

@@ -116,6 +116,7 @@ impl Shared {
             forced: Budget::default(),
             can_refresh,
             outcomes: 0,
+            since: seconds_of(clock.now().wall),
             cause: None,
             unsaved: false,
         };
@@ -298,7 +299,8 @@ impl Shared {
     }
 
     /// Before anybody is woken: whoever hears of the news and then asks the handle must not find it older.
-    fn show(&self, old: &View, view: View, _locked: &Inbox) -> Moved {
+    fn show(&self, old: &View, mut view: View, _locked: &Inbox) -> Moved {
+        view.since = if view.status == old.status { old.since } else { seconds_of(self.clock.now().wall) };
         let moved = Moved { from: old.standing(), to: view.standing() };
         let view = Arc::new(view);
         self.view.store(Arc::clone(&view));
@@ -435,6 +437,10 @@ impl Shared {
 struct Moved {
     from: Option<Standing>,
     to: Option<Standing>,
+}
+
+fn seconds_of(wall: Duration) -> u32 {
+    u32::try_from(wall.as_secs()).unwrap_or(u32::MAX)
 }
 
 fn wake(driver: Option<Waker>) {

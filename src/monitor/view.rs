@@ -26,7 +26,9 @@ pub(crate) struct View {
     pub(crate) forced: Budget,
     pub(crate) can_refresh: bool,
     /// How many attempts have ended; a waiting caller waits for the next one.
-    pub(crate) outcomes: u32,
+    pub(crate) outcomes: u16,
+    /// Since when it has this status, in seconds of the wall clock; set by whoever shows it.
+    pub(crate) since: u32,
     pub(crate) cause: Option<Arc<IssueError>>,
     /// The latest token's refresh token is in memory only.
     pub(crate) unsaved: bool,
@@ -62,8 +64,19 @@ impl View {
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let Self { token, status, outlook, next_attempt, latest, forced, can_refresh, outcomes, unsaved, cause: _ } =
-            other;
+        let Self {
+            token,
+            status,
+            outlook,
+            next_attempt,
+            latest,
+            forced,
+            can_refresh,
+            outcomes,
+            unsaved,
+            since: _,
+            cause: _,
+        } = other;
         !self.turns(other)
             && self.token.is_some() == token.is_some()
             && self.status == *status

@@ -106,7 +106,7 @@ impl Shared {
     }
 
     /// The answer, unless it pays to wait. `seen` is how many attempts had ended when the caller came.
-    fn answer(&self, after: Option<Generation>, seen: Option<u32>) -> Option<Result<AccessToken, AuthError>> {
+    fn answer(&self, after: Option<Generation>, seen: Option<u16>) -> Option<Result<AccessToken, AuthError>> {
         // Before the look at the view: what was read by then has been shown by then.
         let is_unread = after.is_some() && self.is_unread();
         let view = self.view();

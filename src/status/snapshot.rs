@@ -15,8 +15,8 @@ mod document;
 /// Shown, it is one line that says what is wrong and whether anything is to be done:
 ///
 /// ```text
-/// github: auth retrying: the token endpoint does not give tokens; serving; next attempt in 40s; nothing to do
-/// github: unauthenticated: the authorization server rejected the grant (invalid_grant); not serving; to do: sign in again
+/// github: running; since 2026-01-31T09:00:00Z; serving; next attempt in 40m 12s; nothing to do
+/// github: unauthenticated: the ... rejected the grant (invalid_grant); since ...; not serving; to do: sign in again
 /// ```
 ///
 /// With the feature `serde` it can be written and read in any format; in JSON it is one flat object:
@@ -29,6 +29,7 @@ mod document;
 /// | `reason` | string or null | `token_endpoint`, `rejected_by_resource`, `rejected`, `ceiling_exceeded`, `replaced`, `shut_down`, `handles_dropped`, `idle`, `driver_panicked`, `driver_dropped` |
 /// | `oauth_error` | string or null | the authorization server's code, with `rejected` |
 /// | `ceiling_seconds` | number or null | with `ceiling_exceeded` |
+/// | `since` | string | [`since`](Self::since), in UTC, as RFC 3339 writes it |
 /// | `serving` | boolean | [`serving`](Self::serving) |
 /// | `generation` | number or null | [`generation`](Self::generation) |
 /// | `expires_at` | string or null | [`expires_at`](Self::expires_at), in UTC, as RFC 3339 writes it |
@@ -48,6 +49,8 @@ pub struct Snapshot {
     pub name: String,
     /// The status.
     pub status: AuthStatus,
+    /// Since when it has been this, by the wall clock, to the second.
+    pub since: SystemTime,
     /// Whether callers get a token now.
     pub serving: bool,
     /// The token being served.
@@ -68,8 +71,9 @@ pub struct Snapshot {
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, status, serving, attempt_in_flight, next_attempt_in, unsaved, remediation, .. } = self;
-        write!(f, "{name}: {status}; {}", if *serving { "serving" } else { "not serving" })?;
+        let Self { name, status, since, serving, attempt_in_flight, next_attempt_in, unsaved, remediation, .. } = self;
+        let serving = if *serving { "serving" } else { "not serving" };
+        write!(f, "{name}: {status}; since {}; {serving}", rfc3339(*since))?;
         match next_attempt_in {
             _ if *attempt_in_flight => f.write_str("; an attempt is under way")?,
             Some(wait) => {
@@ -96,3 +100,12 @@ impl fmt::Display for Snapshot {
         }
     }
 }
+
+/// With what can be written: years of four digits, from 1970.
+fn rfc3339(at: SystemTime) -> String {
+    let latest = SystemTime::UNIX_EPOCH.checked_add(LATEST).unwrap_or(SystemTime::UNIX_EPOCH);
+    humantime::format_rfc3339(at.clamp(SystemTime::UNIX_EPOCH, latest)).to_string()
+}
+
+/// The last second of the year 9999.
+const LATEST: Duration = Duration::from_secs(253_402_300_799);

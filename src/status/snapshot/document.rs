@@ -7,6 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::rfc3339;
 use crate::{AuthStatus, Generation, OAuthCode, RetryCause, Snapshot, StopReason, UnauthenticatedReason};
 
 #[derive(Deserialize, Serialize)]
@@ -17,6 +18,7 @@ pub(super) struct Document {
     reason: Option<Reason>,
     oauth_error: Option<String>,
     ceiling_seconds: Option<f64>,
+    since: String,
     serving: bool,
     generation: Option<NonZeroU64>,
     expires_at: Option<String>,
@@ -57,6 +59,7 @@ impl From<Snapshot> for Document {
         let Snapshot {
             name,
             status,
+            since,
             serving,
             generation,
             expires_at,
@@ -110,6 +113,7 @@ impl From<Snapshot> for Document {
             reason,
             oauth_error,
             ceiling_seconds,
+            since: rfc3339(since),
             serving,
             generation: generation.map(NonZeroU64::from),
             expires_at: expires_at.map(rfc3339),
@@ -133,6 +137,7 @@ impl TryFrom<Document> for Snapshot {
             reason,
             oauth_error,
             ceiling_seconds,
+            since,
             serving,
             generation,
             expires_at,
@@ -178,13 +183,13 @@ impl TryFrom<Document> for Snapshot {
                 return Err(MISMATCH.to_owned());
             }
         };
-        let expires_at = expires_at.map(|at| humantime::parse_rfc3339(&at)).transpose();
         Ok(Self {
             name,
             status,
+            since: time("since", &since)?,
             serving,
             generation: generation.map(Generation::from),
-            expires_at: expires_at.map_err(|error| format!("expires_at is no time as RFC 3339 writes it: {error}"))?,
+            expires_at: expires_at.map(|at| time("expires_at", &at)).transpose()?,
             unsaved,
             attempt_in_flight,
             next_attempt_in: duration(next_attempt_in_seconds)?,
@@ -194,10 +199,8 @@ impl TryFrom<Document> for Snapshot {
     }
 }
 
-/// With what can be written: years of four digits, from 1970.
-fn rfc3339(at: SystemTime) -> String {
-    let latest = SystemTime::UNIX_EPOCH.checked_add(LATEST).unwrap_or(SystemTime::UNIX_EPOCH);
-    humantime::format_rfc3339(at.clamp(SystemTime::UNIX_EPOCH, latest)).to_string()
+fn time(field: &str, text: &str) -> Result<SystemTime, String> {
+    humantime::parse_rfc3339(text).map_err(|error| format!("{field} is no time as RFC 3339 writes it: {error}"))
 }
 
 fn duration(seconds: Option<f64>) -> Result<Option<Duration>, String> {
@@ -207,5 +210,3 @@ fn duration(seconds: Option<f64>) -> Result<Option<Duration>, String> {
 
 const VERSION: u32 = 1;
 const MISMATCH: &str = "this reason does not belong to this status";
-/// The last second of the year 9999.
-const LATEST: Duration = Duration::from_secs(253_402_300_799);
