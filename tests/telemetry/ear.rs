@@ -45,9 +45,6 @@ impl Ear {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| tracing_subscriber::registry().with(Listening).init());
         HEARD.set(Some(Heard::default()));
-        // Before the first source of the process is made, whichever test makes it.
-        #[cfg(feature = "metrics")]
-        crate::metrics::prometheus();
         Self
     }
 

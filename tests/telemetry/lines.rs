@@ -4,19 +4,16 @@ use std::{
     collections::BTreeSet,
     convert::Infallible,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
 };
 
 use async_trait::async_trait;
 use http::{Request, Response};
 use secrecy::SecretString;
 use steadfast::{
-    Auth, AuthLayer, AuthStatus, BoxError, Builder, IdentityProvider, IssueError, IssueReason, IssueRequest,
-    IssuedToken, Lifetime, MonitoredTokenSource, OAuthCode, RefreshPolicy, TokenRegistry, TokenSource, TracingSink,
+    Auth, AuthLayer, AuthStatus, BoxError, IdentityProvider, IssueReason, IssueRequest, IssuedToken, Lifetime,
+    TokenRegistry, TokenSource,
     health::{Health, HealthTracker},
     layer::ReplayOnce,
     oauth::Exchanged,
@@ -31,6 +28,7 @@ use crate::{
     book::{self, Event},
     ear::{Ear, Line},
     shelf::{Shelf, Step, Trouble},
+    world::{answers, fresh, issued, monitor, refused, rejected, secs},
 };
 
 #[tokio::test(start_paused = true)]
@@ -323,47 +321,6 @@ fn healths() {
     }
 }
 
-pub(crate) fn monitor(
-    source: impl TokenSource,
-    name: &str,
-    describe: impl FnOnce(Builder) -> Builder,
-) -> MonitoredTokenSource {
-    let builder = MonitoredTokenSource::builder(source).name(name).clock(&TestClock::new()).jitter_seed(7);
-    describe(builder.policy(RefreshPolicy::DEFAULT).sink(TracingSink)).spawn().unwrap()
-}
-
-/// These, one after the other; when there are no more, a 503.
-pub(crate) fn answers(answers: impl IntoIterator<Item = Result<IssuedToken, BoxError>>) -> impl TokenSource {
-    let answers: Vec<_> = answers.into_iter().collect();
-    let answers = Arc::new(std::sync::Mutex::new(answers.into_iter()));
-    move || {
-        let answer = answers.lock().unwrap().next().unwrap_or_else(refused);
-        async { answer }
-    }
-}
-
-/// Another token each time.
-pub(crate) fn fresh() -> impl TokenSource {
-    let count = AtomicUsize::new(0);
-    move || {
-        let secret = format!("token-{}", count.fetch_add(1, Ordering::Relaxed));
-        async { Ok(IssuedToken::bearer(secret).expires_in(secs(3600))) }
-    }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "as a source answers")]
-pub(crate) fn issued() -> Result<IssuedToken, BoxError> {
-    Ok(IssuedToken::bearer("s3cret").expires_in(secs(3600)))
-}
-
-pub(crate) fn refused() -> Result<IssuedToken, BoxError> {
-    Err(IssueError::transient("503").into())
-}
-
-pub(crate) fn rejected() -> Result<IssuedToken, BoxError> {
-    Err(IssueError::rejected(OAuthCode::new("invalid_grant").unwrap(), "400").into())
-}
-
 fn read(path: &Path, texts: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(path).unwrap() {
         let path = entry.unwrap().path();
@@ -372,8 +329,4 @@ fn read(path: &Path, texts: &mut Vec<(String, String)>) {
             false => texts.push((path.display().to_string(), std::fs::read_to_string(&path).unwrap())),
         }
     }
-}
-
-pub(crate) const fn secs(count: u64) -> Duration {
-    Duration::from_secs(count)
 }

@@ -1,4 +1,22 @@
 //! What the real exporter writes, against the documentation, the dashboard and the alert rules.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper of a test fails by panicking"
+)]
+
+#[path = "telemetry/book.rs"]
+#[allow(dead_code, reason = "the other half is for the log")]
+mod book;
+#[path = "../examples/observability/disk.rs"]
+mod disk;
+#[path = "../examples/observability/drill.rs"]
+mod drill;
+#[path = "telemetry/world.rs"]
+#[allow(dead_code, reason = "a kit: not every test uses every tool")]
+mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,9 +31,8 @@ use steadfast::{
 use tokio::time::sleep;
 
 use crate::{
-    book::{self, Metric},
-    drill,
-    lines::{answers, fresh, issued, monitor, rejected, secs},
+    book::Metric,
+    world::{answers, fresh, issued, monitor, rejected, secs},
 };
 
 #[tokio::test(start_paused = true)]
@@ -259,7 +276,7 @@ fn the_expressions_are_about_what_is_there(scrape: &Scrape) {
 
 /// The expressions of the panels, each with the labels of its legend.
 fn dashboards() -> Vec<(String, String)> {
-    let dashboard: Value = include_str!("../../examples/observability/dashboard.json").parse().unwrap();
+    let dashboard: Value = include_str!("../examples/observability/dashboard.json").parse().unwrap();
     assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 36);
     let mut found = Vec::new();
     for panel in dashboard["panels"].as_array().unwrap() {
@@ -282,7 +299,7 @@ fn dashboards() -> Vec<(String, String)> {
 
 /// The expressions of the rules, of which each says what has happened and what to do.
 fn alerts() -> Vec<(String, String)> {
-    let rules = include_str!("../../examples/observability/alerts.yml").split("- alert: ").skip(1);
+    let rules = include_str!("../examples/observability/alerts.yml").split("- alert: ").skip(1);
     rules
         .map(|rule| {
             let of = |key: &str| rule.lines().find_map(|line| line.trim().strip_prefix(&format!("{key}: ")));
@@ -340,7 +357,7 @@ fn exported(metric: &Metric) -> String {
 }
 
 /// One recorder for all tests of the process; they tell their metrics apart by the workload.
-pub(crate) fn prometheus() -> PrometheusHandle {
+fn prometheus() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     let install = || {
         let duration = Matcher::Full("steadfast.refresh.duration".to_owned());
