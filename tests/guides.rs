@@ -5,6 +5,7 @@
     clippy::indexing_slicing,
     reason = "a helper of a test fails by panicking"
 )]
+#![allow(clippy::disallowed_methods, reason = "it measures virtual time")]
 
 use std::{
     future::ready,
