@@ -133,7 +133,7 @@
 //! | `reqwest` | 0.13 | `ClientBuilder`, `Request`, `Response` |
 //! | `reqwest_middleware` | 0.5 | `Middleware`, `Next`, `Result` |
 //! | `secrecy` | 0.10 | `SecretString` |
-//! | `serde` | 1 | `Deserialize`, `Deserializer`, `Serialize`, `Serializer`, on `Snapshot` |
+//! | `serde` | 1 | `Deserialize`, `Deserializer`, `Serialize`, `Serializer`, on snapshots |
 //! | `serde_json` | 1 | `Value`, `json`, in the testing kit |
 //! | `tokio` | 1 | `Receiver` of a watch channel, `Sender` of an mpsc one |
 //! | `tower_layer` | 0.3 | `Layer` |
