@@ -11,11 +11,8 @@ mod parse;
 mod meaning;
 pub(crate) use meaning::Meaning;
 
-// Only answers of a token endpoint are asked for it.
-#[cfg(feature = "oauth2")]
 mod retry_after;
-#[cfg(feature = "oauth2")]
-pub(crate) use retry_after::retry_after;
+pub use retry_after::retry_after;
 
 /// What a resource server asks for when it refuses a request: one challenge of a `WWW-Authenticate` header
 /// (RFC 9110 §11.6.1).

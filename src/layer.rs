@@ -312,6 +312,17 @@ pub struct Auth<S, P = SendOnce> {
 }
 
 impl<S, P> Auth<S, P> {
+    /// The service inside, to make a request with for example. What is sent through it carries no token.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The source of the tokens, for its status for example.
+    #[must_use]
+    pub fn tokens(&self) -> &MonitoredTokenSource {
+        &self.settings.tokens
+    }
+
     /// Sends one request: waits for the service to be ready and calls it, on a clone. For hosts without tower.
     ///
     /// Cancel safe: dropping the future ends the request, and never cancels a refresh.

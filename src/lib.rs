@@ -152,7 +152,7 @@ mod origin;
 pub use origin::{Origin, OriginError};
 
 mod challenge;
-pub use challenge::{Challenge, ParseChallengeError};
+pub use challenge::{Challenge, ParseChallengeError, retry_after};
 
 mod failure;
 pub use failure::{Delivery, IssueError, OAuthCode, ParseOAuthCodeError, Verdict};

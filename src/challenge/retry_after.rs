@@ -11,7 +11,19 @@ use crate::Lifetime;
 ///
 /// Seconds with a fraction, which the grammar does not know, are rounded up. A date is measured against the answer's own
 /// `Date`, so no clock of ours has a say; without a `Date` it says nothing, and the caller's own backoff decides.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+///
+/// For a [`TokenSource`](crate::TokenSource) of the host's own, which hands it on with
+/// [`IssueError::with_retry_after`](crate::IssueError::with_retry_after).
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
+///
+/// let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("120"))]);
+/// assert_eq!(steadfast::retry_after(&headers), Some(Duration::from_secs(120)));
+/// ```
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let answered = texts(headers, DATE.as_str()).next().and_then(|text| httpdate::parse_http_date(text).ok());
     let from_date = |text: &str| {
         let date = httpdate::parse_http_date(text).ok()?;
