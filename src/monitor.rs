@@ -430,7 +430,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The workload's name in statuses, logs and metrics. Defaults to `default`.
+    /// The workload's name in statuses, logs and metrics, where sources of one name count together: a label has to have few
+    /// values. Defaults to `default`.
     pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
         self.name = name.into();
         self

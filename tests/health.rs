@@ -183,9 +183,9 @@ fn the_log_has_one_line_for_each_change_of_health() {
 
     let lines: Vec<String> = log.text().lines().map(String::from).collect();
     assert_eq!(lines.len(), 3, "{lines:#?}");
-    assert!(lines[1].contains("WARN") && lines[1].contains("from=healthy to=unhealthy"), "{}", lines[1]);
+    assert!(lines[1].contains("WARN") && lines[1].contains("from=\"healthy\" to=\"unhealthy\""), "{}", lines[1]);
     assert!(lines[1].contains("github") && lines[1].contains("consecutive_failures=3"), "{}", lines[1]);
-    assert!(lines[2].contains("INFO") && lines[2].contains("from=unhealthy to=healthy"), "{}", lines[2]);
+    assert!(lines[2].contains("INFO") && lines[2].contains("from=\"unhealthy\" to=\"healthy\""), "{}", lines[2]);
 }
 
 /// Once the threshold is reached each change of kind is news: credentials help against one of the two only.

@@ -17,11 +17,18 @@ impl Subscriber for Listener {
         metadata.target().starts_with("steadfast")
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let mut line = Line { text: String::new(), words: String::new() };
+        attributes.record(&mut line);
+        line.is_checked();
         Id::from_u64(1)
     }
 
-    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        let mut line = Line { text: String::new(), words: String::new() };
+        values.record(&mut line);
+        line.is_checked();
+    }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
@@ -43,6 +50,14 @@ struct Line {
     text: String,
     /// The message, or the rule where there is one.
     words: String,
+}
+
+impl Line {
+    fn is_checked(&self) {
+        if let Some(nature) = Nature::present() {
+            nature.check(promises::no_secret_in_any_output("a span", &self.text));
+        }
+    }
 }
 
 impl Visit for Line {
