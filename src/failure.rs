@@ -284,6 +284,16 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// Whether attempts end with it.
+    pub(crate) const fn is_final(&self) -> bool {
+        match self {
+            Self::Transient | Self::Unconfirmed(_) => false,
+            Self::Rejected(_) | Self::Replaced | Self::Cancelled => true,
+        }
+    }
+}
+
 /// How far a request to the token endpoint got. For a rotating refresh token this decides what a retry may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -444,7 +444,7 @@ impl Builder {
         self
     }
 
-    /// Who is told of status changes. Defaults to [`TracingSink`].
+    /// Who is told of status changes, in the place of the default, [`TracingSink`]: `(TracingSink, mine)` keeps its log lines.
     pub fn sink(mut self, sink: impl StatusSink) -> Self {
         self.sink = Arc::new(sink);
         self

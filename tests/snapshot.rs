@@ -156,7 +156,7 @@ fn one_line_says_what_is_wrong_and_what_is_to_be_done() {
         ),
         (
             json!({ "status": "stopped", "reason": "shut_down", "serving": false, "next_attempt_in_seconds": null }),
-            "github: stopped: shut down; since 2026-01-31T09:00:00Z; not serving; to do: build a new one where it is wanted still",
+            "github: stopped: shut down; since 2026-01-31T09:00:00Z; not serving; nothing to do: its host has ended it",
         ),
         (
             json!({ "unsaved": true }),

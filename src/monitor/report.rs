@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tracing::{Span, field::Empty};
+use tracing::{Level, Span, field::Empty};
 
 use super::{shared::Shared, view::facts};
 use crate::{
-    AccessToken, IssueError, IssueReason, OAuthCode,
+    AccessToken, AuthStatus, IssueError, IssueReason, OAuthCode,
     schedule::{Deadline, Now},
     telemetry::{self, Attempted, REFRESH, SUCCESS, seconds},
 };
@@ -70,20 +70,33 @@ impl Report {
         let (workload, now) = (&*shared.name, shared.clock.now());
         let (elapsed, verdict, rule) = (self.elapsed(now), error.verdict().name(), error.rule());
         let facts = facts(error);
-        tracing::debug!(
-            target: REFRESH,
-            workload,
-            reason = self.reason.name(),
-            attempt = self.number,
-            elapsed = seconds(elapsed),
-            rule,
-            verdict,
-            code = facts.code.map(OAuthCode::as_str),
-            http_status = facts.status,
-            delivery = error.delivery().name(),
-            next_attempt = in_seconds(next, now),
-            "an attempt failed"
-        );
+        macro_rules! log {
+            ($level:expr) => {
+                tracing::event!(
+                    target: REFRESH,
+                    $level,
+                    workload,
+                    reason = self.reason.name(),
+                    attempt = self.number,
+                    elapsed = seconds(elapsed),
+                    rule,
+                    verdict,
+                    code = facts.code.map(OAuthCode::as_str),
+                    http_status = facts.status,
+                    delivery = error.delivery().name(),
+                    next_attempt = in_seconds(next, now),
+                    "an attempt failed"
+                )
+            };
+        }
+        // Until the short retry is over there is no other word of a source that has never had a token.
+        let is_first_word =
+            self.number == 1 && shared.view().status == AuthStatus::Pending && !error.verdict().is_final();
+        if is_first_word {
+            log!(Level::WARN)
+        } else {
+            log!(Level::DEBUG)
+        }
         self.span.record("outcome", verdict).record("rule", rule);
         telemetry::attempted(workload, self.attempted(verdict, Some(rule), elapsed));
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    AccessToken, AuthError, AuthStatus, Generation, IssueError, OAuthCode, UnauthenticatedReason,
+    AccessToken, AuthError, AuthStatus, Delivery, Generation, IssueError, OAuthCode, UnauthenticatedReason,
     error::Failure,
     machine::Outlook,
     schedule::{Budget, Deadline, Now},
@@ -102,8 +102,12 @@ impl View {
             let unsaved = "; its refresh token could not be saved so far: until it is, a restart loses the login";
             return format!("a token is being served{}", if self.unsaved { unsaved } else { "" });
         }
-        if token.is_none() && old.token.is_some() && *status == old.status {
-            return format!("{status}; the held token has ended");
+        if let (None, Some(held)) = (token, &old.token)
+            && *status == old.status
+        {
+            let end = if held.is_refused() { "was refused by the resource server" } else { "has ended" };
+            let why = self.failure().map(|why| format!(": {why}")).unwrap_or_default();
+            return format!("{status}; the held token {end}{why}");
         }
         match (status, cause) {
             // The status names the reason already.
@@ -116,6 +120,7 @@ impl View {
             (AuthStatus::AuthRetrying(_) | AuthStatus::Unauthenticated(_), Some(cause)) => {
                 format!("{status}: {cause} [{}]", told(cause))
             }
+            (AuthStatus::Pending, _) => "pending: a new run begins".to_owned(),
             (status, _) => status.to_string(),
         }
     }
@@ -147,7 +152,10 @@ impl View {
             | "bad_client_secret" => {
                 let client = self.cause.as_deref().and_then(IssueError::client);
                 let whose = client.map(|client| format!(" ({client})")).unwrap_or_default();
-                format!("the cached client registration{whose} may be stale: delete it and register again (RFC 7591)")
+                format!(
+                    "check the client's secret; or the cached client registration{whose} may be stale: delete it and \
+                     register again (RFC 7591)"
+                )
             }
             "invalid_scope" | "invalid_target" | "unsupported_grant_type" | "unsupported_token_type" => {
                 "check what the client is configured to ask for: the server does not give it".to_owned()
@@ -179,8 +187,12 @@ pub(super) fn facts(cause: &IssueError) -> Facts<'_> {
 /// Which rule spoke, and about which answer: enough to look in the right place at night.
 fn told(cause: &IssueError) -> String {
     let Facts { status, token_host, code: _ } = facts(cause);
-    let answer = status.map(|status| format!("{status} ")).unwrap_or_default();
-    token_host.map_or_else(|| cause.rule().to_owned(), |host| format!("{}, {answer}from {host}", cause.rule()))
+    let (rule, Some(host)) = (cause.rule(), token_host) else { return cause.rule().to_owned() };
+    match (status, cause.delivery()) {
+        (Some(status), _) => format!("{rule}, {status} from {host}"),
+        (None, Delivery::NotSent) => format!("{rule}, to {host}"),
+        (None, Delivery::Answered | Delivery::Unknown) => format!("{rule}, from {host}"),
+    }
 }
 
 /// Rounded up, for a caller that comes back too early has come for nothing.

@@ -95,8 +95,11 @@ impl fmt::Display for Snapshot {
             (None, AuthStatus::Stopped(StopReason::Idle)) => {
                 f.write_str("; nothing to do: it begins anew when it is wanted")
             }
+            (None, AuthStatus::Stopped(StopReason::ShutDown | StopReason::HandlesDropped)) => {
+                f.write_str("; nothing to do: its host has ended it")
+            }
+            (None, AuthStatus::Stopped(StopReason::DriverDropped)) => f.write_str("; to do: build a new one"),
             (None, AuthStatus::Stopped(StopReason::DriverPanicked)) => f.write_str("; to do: restart, and report it"),
-            (None, AuthStatus::Stopped(_)) => f.write_str("; to do: build a new one where it is wanted still"),
         }
     }
 }

@@ -21,8 +21,8 @@ use super::{
 
 /// An HTTP API on the loopback interface that wants a bearer token (RFC 6750) it accepts.
 ///
-/// Whatever the method and the path: with such a token it answers 200 and the body of the request, without one 401. Queued
-/// answers ([`then`](Self::then)) and a standing one ([`always`](Self::always)) come before that.
+/// Whatever the method and the path: with such a token it answers 200 and the body of the request, or what it was told to
+/// [`serve`](Self::serve); without one 401. Queued answers ([`then`](Self::then)) and a standing one ([`always`](Self::always)) come before that.
 ///
 /// It is a handle: clones talk about the same server, which ends with the last of them.
 ///
@@ -131,6 +131,31 @@ impl ProtectedApi {
     pub fn challenges<'a>(&self, challenges: impl IntoIterator<Item = &'a str>) -> &Self {
         let challenges = challenges.into_iter().map(str::to_owned).collect();
         self.door().challenges = challenges;
+        self
+    }
+
+    /// The answer to requests with an accepted token, from now on.
+    ///
+    /// ```
+    /// use steadfast::testing::{Answer, ProtectedApi, json};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), reqwest::Error> {
+    /// let api = ProtectedApi::alone().await;
+    /// api.accept("s3cret").serve(Answer::status(200).json(&json!({ "login": "ada" })));
+    /// let ask = |token| reqwest::Client::new().get(api.url()).bearer_auth(token).send();
+    /// assert_eq!(ask("s3cret").await?.text().await?, r#"{"login":"ada"}"#);
+    /// assert_eq!(ask("another").await?.status(), 401);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`then`](Self::then).
+    #[track_caller]
+    pub fn serve(&self, answer: Answer) -> &Self {
+        self.door().goods = Some(not_issuing(answer));
         self
     }
 
@@ -273,6 +298,9 @@ impl Api {
         };
         let door = lock(&self.door);
         if door.lets_in(token, &lock(&self.grants), now) {
+            if let Some(goods) = &door.goods {
+                return goods.clone();
+            }
             let kind = call.header("content-type").unwrap_or_default();
             return Answer::status(200).header("content-type", kind).body(call.body());
         }
@@ -287,6 +315,7 @@ struct Door {
     closed: bool,
     lag: Duration,
     challenges: Vec<String>,
+    goods: Option<Answer>,
 }
 
 impl Default for Door {
@@ -297,6 +326,7 @@ impl Default for Door {
             closed: false,
             lag: Duration::ZERO,
             challenges: vec![INVALID_TOKEN.to_owned()],
+            goods: None,
         }
     }
 }

@@ -198,6 +198,7 @@ impl fmt::Debug for ApiCall {
         f.debug_struct("ApiCall")
             .field("at", &self.at)
             .field("method", &self.method())
+            .field("path", &self.path())
             .field("headers", &names.collect::<Vec<_>>())
             .field("answered", &self.answered)
             .finish_non_exhaustive()

@@ -80,10 +80,14 @@ impl<C: Clone + Send + 'static> Log<C> {
         );
     }
 
-    /// For the end of the server: a test that fails already needs no second panic, which would abort it.
+    /// For the end of the server: a test that fails already needs no second panic, which would abort it, but may need to know.
+    #[expect(clippy::print_stderr, reason = "what a failing test prints is for whoever reads why it failed")]
     pub(super) fn verify_at_the_end(&self) {
         if !std::thread::panicking() {
-            self.verify();
+            return self.verify();
+        }
+        for complaint in &self.entries().complaints {
+            eprintln!("the {} got what the test had not told it to expect: {complaint}", self.server);
         }
     }
 

@@ -36,6 +36,18 @@ async fn an_outage_is_two_warnings_however_often_callers_ask_and_one_error_at_th
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_that_never_had_a_token_says_so_at_its_first_failure() {
+    let ear = Ear::of_this_thread();
+    let tokens = monitor(answers([]), "notes", |builder| builder);
+    sleep(secs(1)).await;
+    assert_eq!(tokens.status(), AuthStatus::Pending);
+    assert_eq!(ear.alarms(), counts([(1, "WARN", "steadfast::refresh")]));
+    sleep(DAY - HOUR).await;
+    assert!(matches!(tokens.status(), AuthStatus::AuthRetrying(_)));
+    assert_eq!(ear.alarms(), counts([(1, "WARN", STATUS)]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sink_that_takes_nothing_is_eleven_warnings_whatever_else_happens() {
     let ear = Ear::of_this_thread();
     let deaf = sink_fn(|_| async { Err("down".into()) });
