@@ -422,11 +422,11 @@ impl Shared {
             self.tell(news);
         }
         drop(inbox);
-        if let Some(moved) = moved {
-            self.count(moved);
-        }
         if turned {
             self.turned.notify_waiters();
+        }
+        if let Some(moved) = moved {
+            self.count(moved);
         }
         true
     }
