@@ -10,6 +10,9 @@ use crate::BoxError;
 mod beneath;
 use beneath::beneath;
 
+mod fault;
+pub(crate) use fault::fault;
+
 /// Why an attempt to obtain a token failed, and what that means for the next one.
 ///
 /// A [`TokenSource`](crate::TokenSource) that knows better than "it failed, try again" returns one of these, as its error
@@ -232,9 +235,10 @@ impl fmt::Display for IssueError {
         match &self.verdict {
             Verdict::Transient => f.write_str("the attempt to obtain a token failed"),
             Verdict::Unconfirmed(code) => write!(f, "the authorization server answered {code}, not confirmed yet"),
-            Verdict::Rejected(code) => {
-                write!(f, "the authorization server rejected the grant: {code}")
-            }
+            Verdict::Rejected(code) => match code.own() {
+                Some(own) => f.write_str(own),
+                None => write!(f, "the authorization server rejected the grant: {code}"),
+            },
             Verdict::Replaced => f.write_str("another login has taken this one's place in the store"),
             Verdict::Cancelled => f.write_str("the attempt to obtain a token was cancelled by the shutdown"),
         }
@@ -353,6 +357,15 @@ impl OAuthCode {
     #[cfg(feature = "oauth2")]
     pub(crate) fn signed_out() -> Self {
         Self("signed_out".into())
+    }
+
+    /// What a code of our own means, about which no server was asked.
+    pub(crate) fn own(&self) -> Option<&'static str> {
+        match &*self.0 {
+            "login_required" => Some("nobody has signed in"),
+            "signed_out" => Some("the user has signed out"),
+            _ => None,
+        }
     }
 
     /// The code as text.

@@ -269,7 +269,7 @@ impl MonitoredTokenSource {
             attempt_in_flight: matches!(view.outlook, Outlook::InFlight | Outlook::FailFast(None)),
             next_attempt_in: view.next_attempt.map(|next| next.remaining(now)),
             last_failure: view.failure(),
-            remediation: view.remediation(),
+            remediation: view.to_do(),
         }
     }
 

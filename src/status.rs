@@ -103,7 +103,9 @@ impl fmt::Display for RetryCause {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UnauthenticatedReason {
-    /// The authorization server rejected the grant with this code.
+    /// The authorization server rejected the grant with this code. Three of the codes are this crate's own: `login_required` (a
+    /// store holds no login), `signed_out` (somebody signed out of a shared login), `unsupported_token_type` (the tokens issued
+    /// are of a type that cannot be used here).
     Rejected(OAuthCode),
     /// Attempts failed for this long, in time the machine was awake.
     CeilingExceeded(Duration),
@@ -116,9 +118,10 @@ pub enum UnauthenticatedReason {
 impl fmt::Display for UnauthenticatedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rejected(code) => {
-                write!(f, "the authorization server rejected the grant ({code})")
-            }
+            Self::Rejected(code) => match code.own() {
+                Some(own) => write!(f, "{own} ({code})"),
+                None => write!(f, "the authorization server rejected the grant ({code})"),
+            },
             Self::CeilingExceeded(ceiling) => {
                 write!(f, "no token for longer than the ceiling of {}", humantime::format_duration(*ceiling))
             }

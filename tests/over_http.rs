@@ -48,6 +48,22 @@ async fn a_server_that_never_answers_is_a_transient_failure_after_the_attempt_ti
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_fails_is_told_of_by_what_is_wrong_with_it() {
+    let idp = ScriptedIdp::start().await;
+    idp.always(Answer::success().but(Mishap::Eof));
+    let tokens = monitor(&idp);
+    tokens.token().await.unwrap_err();
+    let told = |tokens: &MonitoredTokenSource| tokens.snapshot().last_failure.unwrap();
+    assert!(told(&tokens).contains("[outcome-unknown, from 127.0.0.1:"), "{}", told(&tokens));
+    idp.refuse_connections().await;
+    sleep(Duration::from_secs(5)).await;
+    assert!(told(&tokens).contains("[not-sent, to 127.0.0.1:"), "{}", told(&tokens));
+    assert!(told(&tokens).ends_with(": connection refused]"), "{}", told(&tokens));
+    let line = tokens.snapshot().to_string();
+    assert!(line.contains("connection refused]; next attempt in ") && line.ends_with("; nothing to do"), "{line}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_verdict_on_a_503_condemns_nobody() {
     let idp = ScriptedIdp::start().await;
     idp.then(Answer::error("invalid_grant").with_status(503)).always(Answer::success());

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     AccessToken, AuthError, AuthStatus, Delivery, Generation, IssueError, OAuthCode, UnauthenticatedReason,
     error::Failure,
+    failure::fault,
     machine::Outlook,
     schedule::{Budget, Deadline, Now},
     telemetry::Standing,
@@ -130,6 +131,12 @@ impl View {
         self.cause.as_ref().map(|cause| format!("{cause} [{}]", told(cause)))
     }
 
+    /// What a human can do, whether or not attempts go on.
+    pub(super) fn to_do(&self) -> Option<String> {
+        let of_cause = || self.cause.as_deref().and_then(IssueError::remediation).map(str::to_owned);
+        if matches!(self.status, AuthStatus::Stopped(_)) { None } else { self.remediation().or_else(of_cause) }
+    }
+
     /// What a human can do about a permanent verdict.
     pub(super) fn remediation(&self) -> Option<String> {
         let code = match &self.status {
@@ -190,8 +197,11 @@ fn told(cause: &IssueError) -> String {
     let (rule, Some(host)) = (cause.rule(), token_host) else { return cause.rule().to_owned() };
     match (status, cause.delivery()) {
         (Some(status), _) => format!("{rule}, {status} from {host}"),
-        (None, Delivery::NotSent) => format!("{rule}, to {host}"),
-        (None, Delivery::Answered | Delivery::Unknown) => format!("{rule}, from {host}"),
+        (None, delivery) => {
+            let way = if delivery == Delivery::NotSent { "to" } else { "from" };
+            let fault = fault(cause).map(|fault| format!(": {fault}")).unwrap_or_default();
+            format!("{rule}, {way} {host}{fault}")
+        }
     }
 }
 

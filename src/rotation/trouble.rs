@@ -24,11 +24,28 @@ pub(super) fn failed(error: StoreError) -> IssueError {
     if error.is_busy() {
         return IssueError::busy(error);
     }
-    let rule = error.rule();
-    if let StoreError::Foreign = error {
-        return IssueError::new(Verdict::Replaced, Delivery::NotSent, rule, error).with_remediation(OTHER_LOGIN);
-    }
-    IssueError::new(Verdict::Transient, Delivery::NotSent, rule, error)
+    let verdict = if let StoreError::Foreign = error { Verdict::Replaced } else { Verdict::Transient };
+    let (rule, remediation) = (error.rule(), remediation(&error));
+    let failed = IssueError::new(verdict, Delivery::NotSent, rule, error);
+    remediation.into_iter().fold(failed, IssueError::with_remediation)
+}
+
+/// What does not pass until somebody does something.
+const fn remediation(error: &StoreError) -> Option<&'static str> {
+    Some(match error {
+        StoreError::Foreign => OTHER_LOGIN,
+        StoreError::Corrupt(_) => "the stored login is damaged: remove it, and sign in again",
+        StoreError::Newer => "a newer version of this program has written the stored login: update this one",
+        StoreError::NotPrivate => "let only its owner read the stored login (mode 600), or remove it and sign in again",
+        StoreError::Gone => "restore the stored login, or sign in again",
+        StoreError::RolledBack => "restore the newer login, or sign in again",
+        StoreError::Busy
+        | StoreError::Unavailable(_)
+        | StoreError::Stale
+        | StoreError::LeaseLost
+        | StoreError::UsedUp
+        | StoreError::NoRefreshToken => return None,
+    })
 }
 
 /// The code of a rejection that is about the refresh token.

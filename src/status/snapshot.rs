@@ -65,15 +65,31 @@ pub struct Snapshot {
     pub next_attempt_in: Option<Duration>,
     /// The last attempt's failure in words, if it failed.
     pub last_failure: Option<String>,
-    /// What a human can do about it, if the verdict is permanent.
+    /// What a human can do about it, if the verdict is permanent, or the store of a shared login has to be mended.
     pub remediation: Option<String>,
 }
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, status, since, serving, attempt_in_flight, next_attempt_in, unsaved, remediation, .. } = self;
+        let Self {
+            name,
+            status,
+            since,
+            serving,
+            attempt_in_flight,
+            next_attempt_in,
+            unsaved,
+            last_failure,
+            remediation,
+            ..
+        } = self;
         let serving = if *serving { "serving" } else { "not serving" };
         write!(f, "{name}: {status}; since {}; {serving}", rfc3339(*since))?;
+        if let (Some(failure), AuthStatus::Pending | AuthStatus::Running | AuthStatus::AuthRetrying(_)) =
+            (last_failure, status)
+        {
+            write!(f, "; {failure}")?;
+        }
         match next_attempt_in {
             _ if *attempt_in_flight => f.write_str("; an attempt is under way")?,
             Some(wait) => {
