@@ -69,7 +69,7 @@ mod typed;
 mod words;
 pub use class::{Class, Classified, Evidence};
 use phrases::{PHRASES, Phrase, STANDARD};
-use scan::{Hit, Index, Shown, Table};
+use scan::{Hit, Index, Row, Shown, Table};
 use typed::{Finding, TYPED, is_of_token_path};
 
 /// Says what an error means. Cheap to clone, and [`standard`](Classifier::standard) fits in a `static`.
@@ -312,7 +312,7 @@ pub struct Rule {
 struct Host {
     typed: Vec<HostTyped>,
     phrases: Vec<Phrase>,
-    index: Index<Vec<u16>>,
+    index: Index<Vec<Row>>,
     removed: Vec<&'static str>,
 }
 
