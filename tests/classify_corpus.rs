@@ -21,8 +21,8 @@ fn the_phrases_read_every_text_of_the_corpus_as_a_human_does() {
     assert!(misread.is_empty(), "{misread:#?}");
 }
 
-/// Texts that were collected after the phrases were written, mostly of libraries that no phrase is for. They are not there to
-/// be tuned on: what is misread is printed, and the documentation states the figures.
+/// Texts that somebody collected who had not seen the phrases, and that were first read when these were final. They are not
+/// there to be tuned on: what is misread is printed, and the documentation states the figures.
 #[test]
 fn texts_that_the_phrases_were_not_written_by_are_read_as_well_as_the_documentation_says() {
     let mut confusion: BTreeMap<(&str, &str), usize> = BTreeMap::new();

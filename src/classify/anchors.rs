@@ -149,10 +149,11 @@ const fn is_one_of(name: &[u8], start: usize, end: usize, words: &[&str]) -> boo
 }
 
 /// Words that tell little: errors are full of them.
-const COMMON: [&str; 37] = [
+const COMMON: [&str; 38] = [
     "access",
     "again",
     "and",
+    "api",
     "cannot",
     "client",
     "code",
