@@ -47,10 +47,10 @@
 //!
 //! # How well texts are read
 //!
-//! The phrases were written by 222 texts of libraries and services, and read each of them as a human does. Of 58 texts that were
-//! collected afterwards they read 23 of the 39 that mean something, none of these as another class, and take 1 of the 19
-//! that mean nothing for something. So what a text is recognised as can mostly be believed; that it is not recognised says
-//! little. Where a host knows its backends' words, it should add them.
+//! The phrases were written by 673 texts of libraries and services, and read each of them as a human does. Of 121 texts that were
+//! collected by somebody who had not seen the phrases they read 78 of the 86 that mean something, none of these as another
+//! class, and take 4 of the 35 that mean nothing for something. So what a text is recognised as can mostly be believed, and one
+//! in ten that means something is not recognised. Where a host knows its backends' words, it should add them.
 //!
 //! # The rules
 #![doc = include_str!("classify/rules.md")]
@@ -69,7 +69,7 @@ mod typed;
 mod words;
 pub use class::{Class, Classified, Evidence};
 use phrases::{PHRASES, Phrase, STANDARD};
-use scan::{Hit, Index, Shown, Table};
+use scan::{Hit, Index, Row, Shown, Table};
 use typed::{Finding, TYPED, is_of_token_path};
 
 /// Says what an error means. Cheap to clone, and [`standard`](Classifier::standard) fits in a `static`.
@@ -312,7 +312,7 @@ pub struct Rule {
 struct Host {
     typed: Vec<HostTyped>,
     phrases: Vec<Phrase>,
-    index: Index<Vec<u16>>,
+    index: Index<Vec<Row>>,
     removed: Vec<&'static str>,
 }
 

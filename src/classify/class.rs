@@ -41,7 +41,11 @@ impl Class {
     /// sign of life, and a 504 is another's time-out, not ours.
     #[must_use]
     pub const fn of_status(status: StatusCode) -> Option<Self> {
-        match status.as_u16() {
+        Self::of_number(status.as_u16())
+    }
+
+    pub(super) const fn of_number(status: u16) -> Option<Self> {
+        match status {
             401 => Some(Self::Authentication),
             403 => Some(Self::Authorization),
             408 => Some(Self::Timeout),

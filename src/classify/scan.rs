@@ -10,14 +10,14 @@ use http::StatusCode;
 use super::{
     Class,
     phrases::{Phrase, Says},
-    words::{Heads, NO_ROW, is_letter, is_word},
+    words::{Heads, JOINT, NO_ROW, Near, eight_of, is_letter, is_word, letter_at, lower},
 };
 
 /// Phrases, and the index that finds them.
 pub(super) struct Table<'a> {
     phrases: &'a [Phrase],
     heads: &'a Heads,
-    next: &'a [u16],
+    rows: &'a [Row],
     any_stands: fn(&[u8]) -> bool,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Table<'a> {
             return None;
         }
         let mut found = Found::default();
-        self.heads.any(text, is_word, |start, row| self.is_decided_at(text, start, row, removed, &mut found));
+        self.heads.any(text, |start, row| self.is_decided_at(text, start, row, removed, &mut found));
         found.best
     }
 
@@ -67,8 +67,12 @@ impl<'a> Table<'a> {
     /// The longest phrase that begins here, and where it ends. `None` inside for a look-alike, which means nothing.
     fn longest_at(&self, text: &[u8], start: usize, mut row: u16, removed: &[&str]) -> Option<(usize, Option<Hit>)> {
         let mut longest: Option<(usize, Option<Hit>)> = None;
-        while let Some(phrase) = self.phrases.get(usize::from(row)) {
-            row = self.next.get(usize::from(row)).copied().unwrap_or(NO_ROW);
+        let mut seen = Begins::at(text, start);
+        while let (Some(phrase), Some(known)) = (self.phrases.get(usize::from(row)), self.rows.get(usize::from(row))) {
+            row = known.next;
+            if !seen.may_be(known) {
+                continue;
+            }
             let Some(found) = phrase_at(phrase, text, start) else {
                 continue;
             };
@@ -99,41 +103,106 @@ impl Hit {
 #[derive(Clone, Debug)]
 pub(super) struct Index<N> {
     heads: Heads,
-    next: N,
+    rows: N,
 }
 
-impl<const N: usize> Index<[u16; N]> {
+/// What is known of a phrase without looking at it: most phrases that begin with the letters at hand are passed over by that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// The next row with the same head.
+    next: u16,
+    /// How long the first word is, its letters, and the two behind it.
+    len: usize,
+    letters: u64,
+    after: [u8; 2],
+}
+
+impl Row {
+    #[allow(clippy::indexing_slicing)] // a const fn has no `get` and no iterator
+    const fn of(phrase: &Phrase) -> Self {
+        let name = phrase.name.as_bytes();
+        let mut end = phrase.head;
+        while end < name.len() && is_letter(name[end]) {
+            end += 1;
+        }
+        let len = end - phrase.head;
+        let number = matches!(eight_of(name, end), [_, b'n', b'n', b'n', ..]);
+        let after = if number { [0; 2] } else { [letter_at(name, end + 1), letter_at(name, end + 2)] };
+        Self { next: NO_ROW, len, letters: lower(eight_of(name, phrase.head), len), after }
+    }
+}
+
+/// What stands where a phrase may begin.
+struct Begins<'a> {
+    rest: &'a [u8],
+    eight: [u8; 8],
+    /// What is behind a word of this length: the rows that share a word are looked at one after another.
+    after: Option<(usize, Near)>,
+}
+
+impl<'a> Begins<'a> {
+    fn at(text: &'a [u8], start: usize) -> Self {
+        let rest = text.get(start..).unwrap_or_default();
+        let eight = rest.first_chunk().copied().unwrap_or_else(|| eight_of(rest, 0));
+        Self { rest, eight, after: None }
+    }
+
+    fn may_be(&mut self, row: &Row) -> bool {
+        if lower(self.eight, row.len) != row.letters {
+            return false;
+        }
+        match &self.after {
+            Some((len, near)) if *len == row.len => near.may_be(row.after),
+            _ => {
+                let near = Near::of(self.rest.get(row.len..).unwrap_or_default().iter());
+                let may_be = near.may_be(row.after);
+                self.after = Some((row.len, near));
+                may_be
+            }
+        }
+    }
+}
+
+impl<const N: usize> Index<[Row; N]> {
     #[allow(clippy::indexing_slicing)] // a const fn has no `get` and no iterator
     pub(super) const fn of_table(phrases: &[Phrase; N]) -> Self {
         let mut starts = [0; N];
+        let mut next = [NO_ROW; N];
         let mut row = 0;
         while row < N {
             starts[row] = phrases[row].head;
             row += 1;
         }
-        let mut next = [NO_ROW; N];
-        Self { heads: Heads::link(phrases, &starts, &mut next), next }
+        let heads = Heads::link(phrases, &starts, &mut next);
+        let mut rows = [Row::of(&phrases[0]); N];
+        while row > 0 {
+            row -= 1;
+            rows[row] = Row { next: next[row], ..Row::of(&phrases[row]) };
+        }
+        Self { heads, rows }
     }
 
     /// `any_stands` says of a text that one of the phrases stands in it: cheaper to know than which.
     pub(super) const fn table<'a>(&'a self, phrases: &'a [Phrase], any_stands: fn(&[u8]) -> bool) -> Table<'a> {
-        Table { phrases, heads: &self.heads, next: &self.next, any_stands }
+        Table { phrases, heads: &self.heads, rows: &self.rows, any_stands }
     }
 }
 
-impl Index<Vec<u16>> {
+impl Index<Vec<Row>> {
     pub(super) fn of(phrases: &[Phrase]) -> Self {
         let starts: Vec<usize> = phrases.iter().map(|phrase| phrase.head).collect();
         let mut next = vec![NO_ROW; phrases.len()];
-        Self { heads: Heads::link(phrases, &starts, &mut next), next }
+        let heads = Heads::link(phrases, &starts, &mut next);
+        let rows = phrases.iter().zip(next).map(|(phrase, next)| Row { next, ..Row::of(phrase) }).collect();
+        Self { heads, rows }
     }
 
     pub(super) fn table<'a>(&'a self, phrases: &'a [Phrase]) -> Table<'a> {
-        Table { phrases, heads: &self.heads, next: &self.next, any_stands: |_| true }
+        Table { phrases, heads: &self.heads, rows: &self.rows, any_stands: |_| true }
     }
 }
 
-impl Default for Index<Vec<u16>> {
+impl Default for Index<Vec<Row>> {
     fn default() -> Self {
         Self::of(&[])
     }
@@ -167,8 +236,11 @@ pub(super) fn phrase_at(phrase: &Phrase, text: &[u8], start: usize) -> Option<St
             phrase = rest;
         }
     }
-    let ends = text.get(at).is_none_or(|&byte| !is_word(byte));
-    (ends && follows(lead, text, start)).then_some(Standing { end: at, number })
+    if text.get(at).is_some_and(|&byte| is_word(byte)) {
+        return None;
+    }
+    let before = leading(lead, text, start)?;
+    Some(Standing { end: at, number: number.or(before) })
 }
 
 /// Where the first word of a phrase begins that a scan stops at and that is not in every other text. The phrase is looked up
@@ -198,31 +270,53 @@ pub(super) const fn head_of(phrase: &[u8]) -> usize {
     head
 }
 
-/// Whether these words, with single spaces, end where the rest of the phrase starts. A capital letter is found as a capital
-/// only.
-fn follows(lead: &[u8], text: &[u8], start: usize) -> bool {
-    let Some((before, seen)) = start.checked_sub(lead.len()).and_then(|from| text.get(..start)?.split_at_checked(from))
-    else {
-        return false;
-    };
+/// The status at the place of `nnn`, if there is one, in the words that are to end where the rest of the phrase starts. There
+/// is a single space between these, and a capital letter is found as a capital only.
+fn leading(lead: &[u8], text: &[u8], start: usize) -> Option<Option<StatusCode>> {
+    let (before, seen) = text.get(..start)?.split_at_checked(start.checked_sub(lead.len())?)?;
     let same = |(lead, seen): (&u8, &u8)| match lead {
         b'-' => matches!(seen, b' ' | b'-'),
         letter => *letter == *seen || *letter == seen.to_ascii_lowercase(),
     };
     let begins_inside_a_word =
         || lead.first().is_some_and(|&byte| is_word(byte)) && before.last().is_some_and(|&byte| is_word(byte));
-    lead.iter().zip(seen).all(same) && !begins_inside_a_word()
+    if begins_inside_a_word() {
+        None
+    } else if lead == b"nnn-" {
+        Some(Some(StatusCode::from_bytes(seen.strip_suffix(b" ")?).ok()?))
+    } else {
+        lead.iter().zip(seen).all(same).then_some(None)
+    }
 }
 
 /// What may stand between two words of a phrase: `status code 401`, `status_code=401`, `"status": 401`,
-/// `401 (Unauthorized)`, `401 - Unauthorized`. Not a quotation mark alone: `field 'authorization' required` is no challenge.
+/// `401 (Unauthorized)`, `401 - Unauthorized`, `'code': '401'`. Not a quotation mark alone: `field 'authorization' required` is no challenge.
 fn after_joint(text: &[u8], at: usize) -> Option<usize> {
     let rest = text.get(at..)?;
-    let is_joint = |byte: &&u8| matches!(byte, b' ' | b':' | b'=' | b'(' | b'_' | b'-' | b'"' | b'`');
-    let len = rest.iter().take(4).take_while(is_joint).count();
+    let is_joint = |byte: &&u8| matches!(byte, b' ' | b':' | b'=' | b'(' | b')' | b'_' | b'-' | b'"' | b'\'' | b'`');
+    let len = rest.iter().take(JOINT + 1).take_while(is_joint).count();
     let joins = matches!(
         rest.get(..len)?,
-        b" " | b" `" | b"_" | b"-" | b":" | b"=" | b"(" | b": " | b" (" | b" = " | b" - " | b"\":" | b"\": " | b"\":\""
+        b" " | b"_"
+            | b"-"
+            | b":"
+            | b"="
+            | b"("
+            | b": "
+            | b" ("
+            | b": ("
+            | b") "
+            | b" = "
+            | b" - "
+            | b" `"
+            | b" '"
+            | b" \""
+            | b"\":"
+            | b"\": "
+            | b"\":\""
+            | b"\": \""
+            | b"': "
+            | b"': '"
     );
     joins.then_some(at.checked_add(len)?)
 }
@@ -270,5 +364,5 @@ impl fmt::Write for Shown {
     }
 }
 
-const LEADS: [&[u8]; 4] = [b"no-", b"not-", b"backend-", b"caller-does-not-"];
+const LEADS: [&[u8]; 5] = [b"is-", b"no-", b"not-", b"nnn-", b"backend-"];
 const WINDOW: usize = 4096;
