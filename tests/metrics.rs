@@ -14,6 +14,9 @@ mod book;
 mod disk;
 #[path = "../examples/observability/drill.rs"]
 mod drill;
+#[path = "telemetry/ear.rs"]
+#[allow(dead_code, reason = "a kit: not every test uses every tool")]
+mod ear;
 #[path = "telemetry/world.rs"]
 #[allow(dead_code, reason = "a kit: not every test uses every tool")]
 mod world;
@@ -29,23 +32,31 @@ use steadfast::{
     testing::{TestClock, Value},
 };
 use tokio::time::sleep;
+use tracing::Level;
 
 use crate::{
     book::Metric,
+    ear::{Ear, Line},
     world::{answers, fresh, issued, monitor, rejected, secs},
 };
 
 #[tokio::test(start_paused = true)]
 async fn the_exporter_writes_each_metric_of_the_table_and_what_the_dashboard_and_the_alerts_read() {
-    let prometheus = prometheus();
-    let mut phases = BTreeMap::new();
-    drill::run(|phase| {
+    let (prometheus, ear) = (prometheus(), Ear::of_this_thread());
+    let (mut phases, mut printed) = (BTreeMap::new(), String::new());
+    let secrets = drill::run(|phase| {
         let name = phase.split(':').next().unwrap();
-        phases.insert(name, Scrape::of(&prometheus.render()));
+        let scrape = prometheus.render();
+        phases.insert(name, Scrape::of(&scrape));
+        printed += &scrape;
         Ok(())
     })
     .await
     .unwrap();
+    let lines = ear.lines();
+    printed += &format!("{lines:?} {:?}", ear.spans());
+    assert!(secrets.len() > 5 && secrets.iter().all(|secret| !printed.contains(secret)));
+    the_drill_can_be_told_from_the_log_alone(&lines);
     the_drill_can_be_told_from_the_metrics_alone(&phases);
 
     // What does not happen in the drill.
@@ -146,6 +157,36 @@ async fn an_answer_to_a_caller_and_to_a_refusal_is_counted_once() {
     }
     tokens.try_token().unwrap_err();
     assert_eq!(counted("steadfast_fast_fails_total", "error_type", "stopped"), 4.0);
+}
+
+/// At `INFO`, as in production.
+fn the_drill_can_be_told_from_the_log_alone(lines: &[Line]) {
+    let of_status = lines.iter().filter(|line| line.message == "the status has changed");
+    let told: Vec<_> =
+        of_status.map(|line| format!("{} {} {}", line.level, line.fields["to"], line.fields["serving"])).collect();
+    assert_eq!(
+        told,
+        [
+            "INFO running true",
+            "WARN auth_retrying true",
+            "WARN auth_retrying false",
+            "INFO running true",
+            "WARN running true",
+            "INFO running true",
+            "ERROR unauthenticated true",
+            "ERROR unauthenticated false",
+            "INFO pending false",
+            "INFO running true",
+            "INFO stopped false",
+        ]
+    );
+    let line = |to: &str, level| {
+        let is = |line: &&Line| line.fields.get("to").is_some_and(|it| it == to) && line.level == level;
+        lines.iter().find(is).unwrap()
+    };
+    assert!(line("auth_retrying", Level::WARN).fields["reason"].contains("[no-code, 403 from 127.0.0.1"));
+    assert!(line("running", Level::WARN).fields["reason"].contains("a restart loses the login"));
+    assert!(line("unauthenticated", Level::ERROR).fields["remediation"].contains("sign in again"));
 }
 
 fn the_drill_can_be_told_from_the_metrics_alone(phases: &BTreeMap<&str, Scrape>) {

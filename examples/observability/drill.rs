@@ -38,8 +38,8 @@ const POLICY: RefreshPolicy = RefreshPolicy {
 };
 const LIFETIME: u32 = 6;
 
-/// Plays it, and calls `ended` with the name of each phase.
-pub(crate) async fn run(mut ended: impl FnMut(&'static str) -> Result<(), BoxError>) -> Result<(), BoxError> {
+/// Plays it, and calls `ended` with the name of each phase. Answers every secret that was used, none of which may be printed.
+pub(crate) async fn run(mut ended: impl FnMut(&'static str) -> Result<(), BoxError>) -> Result<Vec<String>, BoxError> {
     let idp = ScriptedIdp::start().await;
     let success = || Answer::success().expires_in(LIFETIME);
     idp.rotating().always(success());
@@ -99,7 +99,8 @@ pub(crate) async fn run(mut ended: impl FnMut(&'static str) -> Result<(), BoxErr
     ended("signed in again")?;
 
     host.registry.shutdown().await;
-    ended("shut down")
+    ended("shut down")?;
+    Ok(idp.secrets())
 }
 
 struct Host {

@@ -36,6 +36,7 @@ async fn main() -> Result<(), BoxError> {
         Ok(())
     })
     .await
+    .map(drop)
 }
 
 /// What differs from the scrape before, in the order of names.
