@@ -13,13 +13,14 @@
 //!     };
 //!     Ok::<_, BoxError>(source)
 //! })
-//! .monitor(|user, builder| builder.name(user.as_str()))
+//! // In the log and the metrics. A name is a label there, so it is the backend's, and not the user's.
+//! .monitor(|_user, builder| builder.name("github"))
 //! .idle_after(Duration::from_secs(2 * 3600))
 //! .build()?;
 //!
 //! let tokens = registry.get("ada").await?; // on every request: no allocation when it is there
 //! assert_eq!(tokens.token().await?.secret(), "token-of-ada");
-//! assert_eq!(registry.status_of(&"ada".to_owned()), Some(AuthStatus::Running));
+//! assert_eq!(registry.status_of("ada"), Some(AuthStatus::Running));
 //!
 //! registry.shutdown().await;
 //! # Ok(()) }

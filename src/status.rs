@@ -46,7 +46,7 @@ pub enum AuthStatus {
 }
 
 impl AuthStatus {
-    /// Whether attempts still go on: not `Unauthenticated`, not `Stopped`.
+    /// Whether attempts still go on: not `Unauthenticated`, not `Stopped`. No liveness of the process: a restart helps neither.
     #[must_use]
     pub const fn is_live(&self) -> bool {
         match self {
