@@ -111,6 +111,20 @@ impl MonitoredTokenSource {
         TokenFuture::new(&self.handle.shared, None)
     }
 
+    /// The token to send now, however many attempts it takes, for at most this long: for what has a user or a night in front of
+    /// it, not for requests that others wait behind. It asks again whenever the error says that it may help.
+    ///
+    /// Cancel safe, like [`token`](Self::token). Takes longer by the wait of its last call, at most.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token): the last one, when the next attempt would come too late, or waiting does not help.
+    ///
+    /// # Panics
+    /// As [`token`](Self::token).
+    pub async fn token_within(&self, patience: Duration) -> Result<AccessToken, AuthError> {
+        self.handle.shared.token_within(patience).await
+    }
+
     /// The token to send now, if there is one. Never waits, never touches the network.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::sleep;
+
 use super::shared::Shared;
 use crate::{
     AccessToken, AuthError, Generation,
@@ -74,6 +76,18 @@ impl Shared {
     /// The token to send now, if there is one.
     pub(crate) fn servable(&self) -> Option<AccessToken> {
         self.view().servable(self.clock.time()).cloned()
+    }
+
+    pub(crate) async fn token_within(&self, patience: Duration) -> Result<AccessToken, AuthError> {
+        let until = self.clock.now().mono.saturating_add(patience);
+        loop {
+            let outcome = TokenFuture::new(self, None).await;
+            let Some(wait) = outcome.as_ref().err().and_then(AuthError::retry_after) else { return outcome };
+            if Handle::try_current().is_err() || self.clock.now().mono.saturating_add(wait) > until {
+                return outcome;
+            }
+            sleep(wait).await;
+        }
     }
 
     async fn wait(&self, after: Option<Generation>) -> Result<AccessToken, AuthError> {

@@ -7,7 +7,7 @@ use steadfast::{IssueReason, RefreshPolicy};
 use tokio::time::{sleep, timeout};
 
 use crate::world::{
-    AUTH_RETRYING, FakeSource, HOUR, MILLISECOND, MINUTE, SECOND, World, all, cause, failure, quiet, token,
+    AUTH_RETRYING, FakeSource, HOUR, MILLISECOND, MINUTE, SECOND, World, all, cause, failure, quiet, rejection, token,
 };
 
 #[tokio::test(start_paused = true)]
@@ -75,6 +75,23 @@ async fn a_thousand_callers_within_the_first_second_of_an_outage_cost_the_endpoi
         assert_eq!(world.source.count(), calls, "with a blip_wait of {blip_wait:?}");
         assert!(waits.iter().all(|wait| *wait <= longest), "{:?}", waits.iter().max());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patient_caller_gets_the_token_of_whichever_attempt_brings_it() {
+    let world = World::of(FakeSource::scripted([failure(), failure(), failure(), token(HOUR)]));
+    assert_eq!(world.tokens.token_within(MINUTE).await.unwrap().secret(), "token-1");
+    assert_eq!(world.source.count(), 4);
+
+    let world = World::of(FakeSource::always(failure()));
+    let error = world.tokens.token_within(MINUTE).await.unwrap_err();
+    assert!(error.is_retrying());
+    assert!(world.elapsed() <= MINUTE);
+    assert!(world.elapsed() + error.retry_after().unwrap() > MINUTE, "it has used its time");
+
+    let world = World::of(FakeSource::always(rejection("invalid_grant")));
+    assert!(world.tokens.token_within(HOUR).await.unwrap_err().is_unauthenticated());
+    assert!(world.elapsed() < SECOND, "no wait helps");
 }
 
 #[tokio::test(start_paused = true)]
