@@ -23,7 +23,7 @@ use steadfast::{
 use tokio::time::{Instant, sleep, timeout};
 
 const GUIDE: &str = include_str!("../src/guide/policy.md");
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     include_str!("../README.md"),
     include_str!("../src/guide/quick_start.md"),
     include_str!("../src/guide/token_source.md"),
@@ -32,6 +32,7 @@ const PAGES: [&str; 8] = [
     include_str!("../src/guide/testing.md"),
     include_str!("../src/guide/frameworks.md"),
     include_str!("../src/guide/embedding.md"),
+    include_str!("../src/telemetry.md"),
 ];
 
 #[tokio::test(start_paused = true)]
