@@ -103,7 +103,9 @@ impl fmt::Display for RetryCause {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UnauthenticatedReason {
-    /// The authorization server rejected the grant with this code.
+    /// The authorization server rejected the grant with this code. Three codes are the crate's own: `login_required` (nobody has
+    /// signed in: the store is empty), `signed_out` (somebody has called `SharedLogin::sign_out`) and `unsupported_token_type`
+    /// (the server issued a token that is bound to a key, which no `Authorization: Bearer` can carry).
     Rejected(OAuthCode),
     /// Attempts failed for this long, in time the machine was awake.
     CeilingExceeded(Duration),
