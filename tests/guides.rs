@@ -46,6 +46,22 @@ async fn a_healthy_day_takes_the_calls_that_the_guide_lists() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tokens_of_less_than_six_seconds_are_renewed_on_demand() {
+    assert!(GUIDE.contains("tokens of less than six seconds are renewed on demand"));
+    for (lifetime, is_ahead) in [(5, false), (6, true)] {
+        let (calls, tokens) = source(Duration::from_secs(lifetime), RefreshPolicy::DEFAULT, u32::MAX);
+        let mut misses = 0;
+        for _ in 0..6000 {
+            misses += u32::from(tokens.try_token().is_err());
+            let _ = tokens.token().await;
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(calls.load(Ordering::Relaxed) > 10);
+        assert_eq!(misses == 1, is_ahead, "{lifetime} s: {misses} callers found none, the very first included");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_held_token_outlasts_an_outage_for_as_long_as_the_guide_says() {
     for (lifetime, least, most) in
         [(MINUTE * 5, 140, 165), (HOUR, 15 * 60 - 20, 17 * 60), (HOUR * 24, 60 * 60 - 20, 67 * 60)]
