@@ -105,7 +105,7 @@ impl fmt::Display for RetryCause {
 pub enum UnauthenticatedReason {
     /// The authorization server rejected the grant with this code. Three codes are the crate's own: `login_required` (nobody has
     /// signed in: the store is empty), `signed_out` (somebody has called `SharedLogin::sign_out`) and `unsupported_token_type`
-    /// (the server issued a token that is bound to a key, which no `Authorization: Bearer` can carry).
+    /// (the server issued a token that is no bearer token: a DPoP one, for instance).
     Rejected(OAuthCode),
     /// Attempts failed for this long, in time the machine was awake.
     CeilingExceeded(Duration),
