@@ -87,7 +87,8 @@ impl AuthError {
     }
 
     /// When asking again may help, in whole seconds: the time to the earliest permitted attempt, 1 s while one is in
-    /// flight, `None` where waiting does not help.
+    /// flight, `None` where waiting does not help. A caller of the long window waits for no attempt, be it one that its own
+    /// demand has started: it is told 1 s, and the next call has the token.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.failure().retry_after

@@ -65,7 +65,7 @@ pub struct RefreshPolicy {
 
 /// How long before its expiry a token is refreshed: the *advisory window*, in which the held token is served while the
 /// next one is fetched. At most half the token's lifetime, and begun up to a tenth of itself earlier, so that sources do not
-/// refresh in step. Two refreshes ahead are at least 5 s apart: a token of less than some ten seconds is renewed on demand.
+/// refresh in step. Two refreshes ahead are at least 5 s apart: a token of less than six seconds is renewed on demand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefreshAhead {

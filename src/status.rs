@@ -103,9 +103,9 @@ impl fmt::Display for RetryCause {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UnauthenticatedReason {
-    /// The authorization server rejected the grant with this code. Three of the codes are this crate's own: `login_required` (a
-    /// store holds no login), `signed_out` (somebody signed out of a shared login), `unsupported_token_type` (the tokens issued
-    /// are of a type that cannot be used here).
+    /// The authorization server rejected the grant with this code. Three codes are the crate's own: `login_required` (nobody has
+    /// signed in: the store is empty), `signed_out` (somebody has called `SharedLogin::sign_out`) and `unsupported_token_type`
+    /// (the server issued a token that is no bearer token: a DPoP one, for instance).
     Rejected(OAuthCode),
     /// Attempts failed for this long, in time the machine was awake.
     CeilingExceeded(Duration),

@@ -23,7 +23,7 @@ use steadfast::{
 use tokio::time::{Instant, sleep, timeout};
 
 const GUIDE: &str = include_str!("../src/guide/policy.md");
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     include_str!("../README.md"),
     include_str!("../src/guide/quick_start.md"),
     include_str!("../src/guide/token_source.md"),
@@ -32,6 +32,7 @@ const PAGES: [&str; 8] = [
     include_str!("../src/guide/testing.md"),
     include_str!("../src/guide/frameworks.md"),
     include_str!("../src/guide/embedding.md"),
+    include_str!("../src/telemetry.md"),
 ];
 
 #[tokio::test(start_paused = true)]
@@ -41,6 +42,22 @@ async fn a_healthy_day_takes_the_calls_that_the_guide_lists() {
         sleep(HOUR * 24).await;
         assert_eq!(listed(name), [calls.load(Ordering::Relaxed)], "{name}");
         drop(tokens);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_less_than_six_seconds_are_renewed_on_demand() {
+    assert!(GUIDE.contains("tokens of less than six seconds are renewed on demand"));
+    for (lifetime, is_ahead) in [(5, false), (6, true)] {
+        let (calls, tokens) = source(Duration::from_secs(lifetime), RefreshPolicy::DEFAULT, u32::MAX);
+        let mut misses = 0;
+        for _ in 0..6000 {
+            misses += u32::from(tokens.try_token().is_err());
+            let _ = tokens.token().await;
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(calls.load(Ordering::Relaxed) > 10);
+        assert_eq!(misses == 1, is_ahead, "{lifetime} s: {misses} callers found none, the very first included");
     }
 }
 

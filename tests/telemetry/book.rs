@@ -63,6 +63,11 @@ pub(crate) fn spans() -> Vec<(String, String, String, Names)> {
     table("# Spans").into_iter().map(span).collect()
 }
 
+/// The names of the rules.
+pub(crate) fn rules() -> BTreeSet<String> {
+    table("# Rules").iter().flat_map(|cells| codes(&cells[0])).collect()
+}
+
 pub(crate) fn metrics() -> Vec<Metric> {
     let metric = |cells: Vec<String>| Metric {
         name: codes(&cells[0]).remove(0),

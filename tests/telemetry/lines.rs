@@ -321,7 +321,7 @@ fn healths() {
     }
 }
 
-fn read(path: &Path, texts: &mut Vec<(String, String)>) {
+pub(crate) fn read(path: &Path, texts: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(path).unwrap() {
         let path = entry.unwrap().path();
         match path.is_dir() {

@@ -13,6 +13,7 @@ mod book;
 mod day;
 mod ear;
 mod lines;
+mod rules;
 #[path = "../support/shelf.rs"]
 #[allow(dead_code, reason = "a kit: not every test uses every tool")]
 mod shelf;
