@@ -4,7 +4,6 @@
 use std::{
     error::Error,
     fmt, io,
-    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -13,7 +12,6 @@ use steadfast::{
     classify::{Class, Classifier},
     health::{Assessor, Health, HealthTracker, OutgoingAuth, assess},
 };
-use tracing_subscriber::fmt::MakeWriter;
 
 /// {how requests get their credentials} × {what the probe brought}.
 #[test]
@@ -169,25 +167,6 @@ fn time_that_runs_backwards_is_no_time() {
     assert_eq!(tracker.lasted(start()), Some(Duration::ZERO));
 }
 
-#[test]
-fn the_log_has_one_line_for_each_change_of_health() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-    tracing::subscriber::with_default(subscriber, || {
-        let mut tracker = HealthTracker::new("github");
-        let probes = [Health::Healthy; 50].into_iter().chain([Health::Unhealthy; 50]).chain([Health::Healthy; 50]);
-        for probe in probes {
-            tracker.record(probe, start());
-        }
-    });
-
-    let lines: Vec<String> = log.text().lines().map(String::from).collect();
-    assert_eq!(lines.len(), 3, "{lines:#?}");
-    assert!(lines[1].contains("WARN") && lines[1].contains("from=\"healthy\" to=\"unhealthy\""), "{}", lines[1]);
-    assert!(lines[1].contains("github") && lines[1].contains("consecutive_failures=3"), "{}", lines[1]);
-    assert!(lines[2].contains("INFO") && lines[2].contains("from=\"unhealthy\" to=\"healthy\""), "{}", lines[2]);
-}
-
 /// Once the threshold is reached each change of kind is news: credentials help against one of the two only.
 #[test]
 fn beyond_the_threshold_every_change_from_one_kind_of_failure_to_the_other_is_a_transition() {
@@ -243,34 +222,6 @@ impl fmt::Display for Wrapped {
 impl Error for Wrapped {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.0)
-    }
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().expect("no panic held it").clone()).expect("a log of text")
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic held it").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
     }
 }
 

@@ -1,10 +1,9 @@
-//! Real grants and logins in a registry: what is kept of them, what may go, and what is logged.
+//! Real grants and logins in a registry: what is kept of them, and what may go.
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
 use std::{
-    io::{self, Write},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -12,10 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use steadfast::{
-    AuthStatus, BoxError, IdentityProvider, IssueReason, IssueRequest, RefreshPolicy, StaticToken, StopReason,
-    TokenRegistry, TokenSource,
+    AuthStatus, IssueReason, IssueRequest, StaticToken, StopReason, TokenRegistry, TokenSource,
     oauth::{ClientCredentialsGrant, RefreshTokenGrant},
-    provider::{ProviderPolicy, ProviderState},
     rotation::SharedLogin,
     store::{FileStore, GrantStore, Lease, MemoryStore, Record, StoreError},
     testing::{Answer, ScriptedIdp},
@@ -80,55 +77,6 @@ async fn a_login_that_rotates_is_never_spent_twice_however_often_it_is_parked() 
     assert_eq!((idp.calls(), idp.reuse_detected()), (10, false));
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_outage_of_a_whole_fleet_is_a_line_when_it_begins_and_two_when_it_ends() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let is_down = Arc::new(AtomicBool::new(true));
-    let provider = IdentityProvider::new("login.example.com", ProviderPolicy::default()).unwrap();
-    let (guard, down) = (provider.clone(), Arc::clone(&is_down));
-    let registry = TokenRegistry::builder(move |_: u32| {
-        let down = Arc::clone(&down);
-        let source = guard.guard(move || {
-            let answer = if down.load(Ordering::Relaxed) { Err("503".into()) } else { Ok(token()) };
-            async { answer }
-        });
-        async { Ok::<_, BoxError>(source) }
-    })
-    .monitor(|_, builder| {
-        let policy = RefreshPolicy { clock_check: Duration::from_secs(3600), ..RefreshPolicy::default() };
-        builder.policy(policy).sink(steadfast::sink_fn(|_| async { Ok(()) }))
-    })
-    .capacity(10)
-    .provider(&provider)
-    .build()
-    .unwrap();
-    let mut held = Vec::new();
-    for key in 0..100 {
-        held.push(registry.get(&key).await.unwrap());
-    }
-    sleep(Duration::from_secs(3600)).await;
-    assert_eq!(provider.snapshot().state, ProviderState::Down);
-    is_down.store(false, Ordering::Relaxed);
-    sleep(Duration::from_secs(3600)).await;
-
-    let lines: Vec<String> = log.text().lines().map(String::from).collect();
-    let of = |target: &str| lines.iter().filter(|line| line.contains(target)).cloned().collect::<Vec<_>>();
-    let told = of("steadfast::provider");
-    assert_eq!(told.len(), 3, "{told:#?}");
-    assert!(told[0].contains("WARN") && told[0].contains("is down") && told[0].contains("login.example.com"));
-    assert!(told[1].contains("INFO") && told[1].contains("answers again"));
-    assert!(told[2].contains("INFO") && told[2].contains("has recovered"));
-    let told = of("steadfast::registry");
-    assert_eq!(told.len(), 1, "beyond its capacity, and says so once: {told:#?}");
-    assert!(told[0].contains("WARN") && told[0].contains("capacity=10"));
-}
-
-fn token() -> steadfast::IssuedToken {
-    steadfast::IssuedToken::bearer("s3cret").expires_in(Duration::from_secs(3600))
-}
-
 fn grant(idp: &ScriptedIdp) -> RefreshTokenGrant {
     RefreshTokenGrant::builder(idp.token_url(), "my-cli", idp.login()).build().unwrap()
 }
@@ -170,32 +118,5 @@ impl GrantStore for Disk {
 
     fn is_durable(&self) -> bool {
         true
-    }
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
     }
 }

@@ -10,6 +10,7 @@
 
 #[allow(dead_code, reason = "the other half is for the metrics")]
 mod book;
+mod changes;
 mod day;
 mod ear;
 mod lines;
