@@ -284,7 +284,7 @@ pub(super) static PHRASES: [Phrase; 457] = [
     row("request-was-throttled", RATE_LIMITED, "Django REST framework"),
     row("request-rate-is-large", RATE_LIMITED, "Azure Cosmos DB"),
     row("exceeded-token-rate-limit", RATE_LIMITED, "Azure OpenAI"),
-    row("usage-limit-reached", RATE_LIMITED, "Claude Code"),
+    row("usage-limit-reached", RATE_LIMITED, "Anthropic"),
 
     row("timeout", TIMEOUT, "Go net, axios, Envoy, hyper"),
     row("timed-out", TIMEOUT, "std, reqwest, tower, curl, urllib3, nginx"),
