@@ -39,6 +39,7 @@ pub struct IssueError {
     verdict: Verdict,
     delivery: Delivery,
     rule: &'static str,
+    is_busy: bool,
     retry_after: Option<Duration>,
     client: Option<Box<Client>>,
     remediation: Option<&'static str>,
@@ -78,9 +79,10 @@ impl IssueError {
     /// let busy = IssueError::busy("another process refreshes this login");
     /// assert!(busy.is_busy());
     /// assert_eq!(busy.delivery(), Delivery::NotSent);
+    /// assert!(busy.with_rule("neighbour").is_busy(), "whatever it is called in the log");
     /// ```
     pub fn busy(cause: impl Into<BoxError>) -> Self {
-        Self::new(Verdict::Transient, Delivery::NotSent, BUSY, cause)
+        Self { is_busy: true, ..Self::new(Verdict::Transient, Delivery::NotSent, BUSY, cause) }
     }
 
     pub(crate) fn new(verdict: Verdict, delivery: Delivery, rule: &'static str, cause: impl Into<BoxError>) -> Self {
@@ -93,6 +95,7 @@ impl IssueError {
             verdict: Verdict::Transient,
             delivery,
             rule,
+            is_busy: false,
             retry_after: None,
             client: None,
             remediation: None,
@@ -158,8 +161,8 @@ impl IssueError {
 
     /// Whether the attempt only found somebody else at work.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
-        self.rule == BUSY || self.rule == PROVIDER_BUSY
+    pub const fn is_busy(&self) -> bool {
+        self.is_busy
     }
 
     /// The name of the rule that reached the verdict, for logs.
@@ -203,11 +206,12 @@ impl IssueError {
     }
 
     fn without_cause(&self) -> Self {
-        let Self { verdict, delivery, rule, retry_after, client, remediation, cause: _ } = self;
+        let Self { verdict, delivery, rule, is_busy, retry_after, client, remediation, cause: _ } = self;
         Self {
             verdict: verdict.clone(),
             delivery: *delivery,
             rule,
+            is_busy: *is_busy,
             retry_after: *retry_after,
             client: client.clone(),
             remediation: *remediation,
@@ -219,7 +223,7 @@ impl IssueError {
 impl fmt::Debug for IssueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the cause: what a foreign error says may hold anything. Whoever wants it takes it from `source()`.
-        let Self { verdict, delivery, rule, retry_after, client, remediation: _, cause: _ } = self;
+        let Self { verdict, delivery, rule, is_busy: _, retry_after, client, remediation: _, cause: _ } = self;
         f.debug_struct("IssueError")
             .field("verdict", verdict)
             .field("delivery", delivery)

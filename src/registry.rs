@@ -182,8 +182,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> TokenRegistry<K> {
     }
 
     /// New credentials for this key, as by [`MonitoredTokenSource::reauthenticate`] if it has a monitor. Where an
-    /// [`IdentityProvider`](crate::IdentityProvider) guards the factory's sources, this one has to be guarded as well. A parked one gets
-    /// them when it is wanted again, and so does a key that is new here: its source need not be made then.
+    /// [`IdentityProvider`](crate::IdentityProvider) guards the factory's sources, this one has to be guarded as well. A parked
+    /// one gets them when it is wanted again, and so does a key that is new here: its source need not be made then.
     ///
     /// Waits only while the key's monitor is being made or ended. Cancel safe.
     ///

@@ -56,10 +56,14 @@ impl IdentityProvider {
 
     fn refusal(&self, what: What, wait: Duration, spread: Duration) -> IssueError {
         let spread = self.0.gate().jitter.up_to(spread, 1.0);
-        let rule = if matches!(what, What::Busy) { PROVIDER_BUSY } else { PROVIDER_DOWN };
+        let is_busy = matches!(what, What::Busy);
         let trouble = Trouble { by: self.address(), what };
-        IssueError::new(Verdict::Transient, Delivery::NotSent, rule, trouble)
-            .with_retry_after(wait.saturating_add(spread))
+        let refusal = if is_busy {
+            IssueError::busy(trouble).with_rule(PROVIDER_BUSY)
+        } else {
+            IssueError::new(Verdict::Transient, Delivery::NotSent, PROVIDER_DOWN, trouble)
+        };
+        refusal.with_retry_after(wait.saturating_add(spread))
     }
 }
 
